@@ -50,10 +50,11 @@ class LoraSettings:
     targets: tuple[Target, ...]  # matrices of a block that get adapters
 
     def __post_init__(self):
-        if self.rank and (not self.targets or len(set(self.targets)) < len(self.targets)):
+        nearest = tuple(dict.fromkeys(self.targets)) or ('query', 'value')
+        if self.rank and nearest != tuple(self.targets):
             raise ValueError(
                 f'lora.targets={self.targets} must be at least one name, without duplicates, of '
-                f'{tuple(NUM_INPUT_DIMS)}'
+                f'{tuple(NUM_INPUT_DIMS)}; nearest: {nearest}'
             )
 
 

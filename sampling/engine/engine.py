@@ -313,8 +313,8 @@ class Engine:
 
     def _completions(
         self, state, finished: Sequence[Finished], prefix_cache: PrefixCache | None
-    ) -> Iterator[Completion]:
-        """Yields what finished requests sampled, and adds it to the prefix cache."""
+    ) -> Iterator[tuple[Request, Completion | FloatingPointError]]:
+        """Yields requests with what they sampled, or why not; adds that to the prefix cache."""
         size = self._read_size
         for entries, arrays, position in finished:
             arrays = jax.device_get(arrays)
@@ -323,15 +323,19 @@ class Engine:
                 for i, (slot, request) in enumerate(group):
                     tokens, logprobs, steps = (x[shard * size + i] for x in arrays)
                     sampled = slice(len(request.prompt), position[slot] + 1)
-                    completion = self._completion(
-                        request, tokens[sampled], logprobs[sampled], steps=int(steps)
-                    )
+                    try:
+                        completion = self._completion(
+                            request, tokens[sampled], logprobs[sampled], steps=int(steps)
+                        )
+                    except FloatingPointError as error:
+                        yield request, error
+                        continue
                     # The model has not read the last sampled token: the cache ends before it.
                     prefix = (*request.prompt, *completion.tokens[:-1])
                     prefixes[shard].append((slot % self._shard_slots, prefix))
                     self.tokens += len(completion.tokens)
                     self.steps += completion.steps
-                    yield completion
+                    yield request, completion
             if prefix_cache is not None:
                 prefix_cache.add(state.cache, prefixes, size=size)
 

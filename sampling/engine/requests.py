@@ -5,6 +5,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from elenchus.sampling.engine.shapes import EngineSettings
 
 
@@ -22,6 +24,13 @@ class Request:
     opening: int = 0  # last tokens of the prompt that are of the turn itself
 
     def __post_init__(self):
+        for name in ('id', 'max_tokens', 'opening'):
+            if not isinstance(getattr(self, name), int | np.integer):
+                raise ValueError(f'request {self.id!r}: {name}={getattr(self, name)!r} is no int')
+        if not isinstance(self.prompt, tuple):
+            raise ValueError(
+                f'request {self.id}: the prompt is a {type(self.prompt).__name__}; nearest: a tuple'
+            )
         if not 0 <= self.id < 2**31:
             raise ValueError(f'request id {self.id} must be in [0, 2**31)')
         if not self.prompt or self.max_tokens < 1:

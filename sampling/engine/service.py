@@ -10,7 +10,8 @@
 Between two steps a chunk of decoding is in flight: the devices decode while the host makes
 completions of what the chunk before has finished, and while the caller works. What a request
 samples depends on nothing that runs beside it: its noise is a function of (seed, request id,
-position). `Engine.generate` submits all its requests and steps until they are done.
+position). `Engine.generate` submits all its requests and steps until they are done. One
+thread at a time may call a service.
 """
 
 import collections
@@ -40,6 +41,7 @@ class Ticket:
 
     request: Request
     completion: Completion | None = None
+    error: FloatingPointError | None = None  # why it never has one: its logits were not finite
 
 
 class Finished(NamedTuple):
@@ -83,6 +85,7 @@ class Service:
         self._shape = (0, 0)  # slots and cache length of its program
         self._tickets: dict[int, Ticket] = {}  # by id, of requests without a completion
         self._done: collections.deque[Ticket] = collections.deque()  # not polled yet
+        self._has_failed = False  # in a step, which ended the service
 
     @property
     def is_idle(self) -> bool:
@@ -92,10 +95,19 @@ class Service:
     def submit(self, request: Request) -> Ticket:
         """Queues a request; it enters a slot at one of the next steps.
 
-        Raises ValueError if it is too long, or if a request without a completion has its id.
+        Raises ValueError if it is too long, has a token that the model has not, or if a request
+        without a completion has its id; RuntimeError if a step has failed.
         """
+        self._check_alive()
         same = [t.request for t in (self._tickets.get(request.id),) if t]
         check_requests(self._engine.settings, [*same, request], self._seed)
+        size = self._weights.prefill.config.vocab_size
+        if min(request.prompt) < 0 or max(request.prompt) >= size:
+            raise ValueError(
+                f'request {request.id}: the prompt has token '
+                f'{next(t for t in request.prompt if not 0 <= t < size)}; '
+                f'those of the model are 0 to {size - 1}'
+            )
         if self.is_idle:
             self._start = time.perf_counter()
         ticket = self._tickets[request.id] = Ticket(request)
@@ -105,14 +117,20 @@ class Service:
     def step(self) -> None:
         """Ends the chunk in flight, refills its free slots, and starts the next chunk.
 
-        Waits for the devices only where the host needs to know which slots are free.
+        Waits for the devices only where the host needs to know which slots are free. Raises
+        FloatingPointError that names a request whose logits were not finite: its id is free again,
+        and the other requests go on with the next step. Any other error while prompts are read or a
+        chunk starts ends the service, because arrays may be gone: later calls raise RuntimeError.
         """
+        self._check_alive()
         with self._here.in_force():
             finished = self._end_chunk()
             if self._prefix_cache is not None:  # the next prompts may start from what has ended
                 self._complete(finished)
                 finished = []
+            self._has_failed = True
             self._start_chunk()
+            self._has_failed = False
             self._complete(finished)
 
     def poll(self) -> list[Ticket]:
@@ -120,6 +138,10 @@ class Service:
         done = list(self._done)
         self._done.clear()
         return done
+
+    def _check_alive(self) -> None:
+        if self._has_failed:
+            raise RuntimeError('this service ended when a step failed: serve from a new one')
 
     def _start_chunk(self) -> None:
         """Reads prompts into free slots and starts to decode; nothing if no slot is busy."""
@@ -159,7 +181,14 @@ class Service:
         )
 
     def _complete(self, finished: Sequence[Finished]) -> None:
-        for completion in self._engine._completions(self._state, finished, self._prefix_cache):
-            ticket = self._tickets.pop(completion.id)
-            ticket.completion = completion
-            self._done.append(ticket)
+        completions, errors = self._engine._completions, []
+        for request, result in completions(self._state, finished, self._prefix_cache):
+            ticket = self._tickets.pop(request.id)
+            if isinstance(result, FloatingPointError):
+                ticket.error = result
+                errors.append(result)
+            else:
+                ticket.completion = result
+                self._done.append(ticket)
+        if errors:  # raised when the other requests have what they sampled
+            raise errors[0]

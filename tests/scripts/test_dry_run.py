@@ -76,6 +76,48 @@ def test_rows_that_do_not_divide_are_refused_by_name_before_a_table(capsys):
     assert not capsys.readouterr().out
 
 
+def test_adapters_of_a_question_are_planned_with_a_row_for_each_part_of_any_mesh():
+    config, machine = gsm8k.get_config('smoke'), machines.topology('v5e-8')
+    config.update(stages=('base', 'evaluate'), mesh=(2, -1, 1))
+    names = [t.name for t in dry_run.plan_for(settings_of(config), machine).trainings]
+    assert names == ['base']
+    config.evaluate.adapt.make = 'elenchus.configs.methods.tt_si:similar'
+    plan = dry_run.plan_for(settings_of(config), machine)
+    load = plan.trainings[-1]
+    assert (load.rows, load.length, load.lora.rank) == (8, config.sampling.score.lengths[-1], 8)
+    phase = memory_plan.phases(plan, machine)[load.name]
+    assert phase['frozen base'] == phase['frozen base beside it'] > phase['trained weights'] > 0
+    varied = list(memory_plan.variations(plan, machine))
+    assert {v.mesh for v in varied} >= {(2, 4, 1), (1, 4, 2)}
+    for v in varied:
+        assert v.trainings[-1].rows == v.mesh[0] * v.mesh[1]
+        assert v.trainings[-1].num_microbatches == 1
+
+
+def test_reinforcement_has_its_states_in_memory_while_it_samples():
+    machine, values = machines.topology('v5e-8'), {
+        'reinforce.advantage.outcome': 'gae', 'reinforce.advantage.step_coef': 0.0,
+    }  # fmt: skip
+
+    def planned(stages, **changes):
+        config = gsm8k.get_config('smoke')
+        config.update_from_flattened_dict({'stages': stages} | changes)
+        plan = dry_run.plan_for(settings_of(config), machine)
+        return memory_plan.phases(plan, machine)
+
+    sft = ('base', 'actor', 'critique', 'critic')
+    alone, part = planned(sft)['decode'], 'states of training beside it'
+    phases = planned((*sft, 'reinforce'))
+    update, decode = phases['reinforce'], phases['decode']
+    assert part not in alone and decode.program == alone.program
+    weights = update['trained weights']
+    assert decode[part] == update['optimizer state'] + weights  # and the critic
+    more = planned((*sft, 'reinforce'), **values)['decode'][part] - decode[part]
+    assert more == 3 * weights  # the value model and its moments
+    apart = {'reinforce.staleness': 1, 'reinforce.rollout_devices': 4, 'mesh': (2, 4, 1)}
+    assert part not in planned((*sft, 'reinforce'), **apart)['decode']
+
+
 def test_gpu_topologies_are_not_compiled_for():
     s = settings_of(gsm8k.get_config('smoke'))
     with pytest.raises(ValueError, match=r"TPU topologies and cpu, not '8xh100'; nearest: v5e-8"):

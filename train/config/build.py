@@ -71,7 +71,13 @@ def build(cls: type[T], config: Section, path: str = 'config') -> T:
         if name not in config:
             raise ValueError(f'missing field {path}.{name} of {cls.__name__}')
     values = {n: convert(hints[n], _value(config, n, path), f'{path}.{n}') for n in names}
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        section, _, name = path.removeprefix('config.').rpartition('.')
+        if section and str(error).startswith(f'{name}.'):  # several sections have such settings
+            raise ValueError(f'{section}.{error}') from None
+        raise
 
 
 def nearest(value: object, valid: Iterable[object]) -> str:

@@ -211,9 +211,12 @@ def check_experts(s: RunSettings) -> None:
     """Raises ValueError for what models with experts cannot have: int8, and adapters on experts."""
     quantization.check(s.base.quantize, s.model, name='base.quantize')
     quantization.check(s.sampling.engine.quantize, s.model, name='sampling.engine.quantize')
-    for stage in players.SECTION_OF.keys() & (set(s.stages) - {'evaluate'}):  # which trains none
-        section = players.SECTION_OF[stage]
-        lora_lib.check_targets(getattr(s, section).lora, s.model, name=f'{section}.lora')
+    sections = {players.SECTION_OF[stage] for stage in players.SECTION_OF.keys() & set(s.stages)}
+    adapters = {name: getattr(s, name).lora for name in sorted(sections - {'evaluate'})}
+    if 'evaluate' in s.stages and s.evaluate.adapt.make != 'none':
+        adapters['evaluate.adapt'] = s.evaluate.adapt.lora
+    for section, settings in adapters.items():
+        lora_lib.check_targets(settings, s.model, name=f'{section}.lora')
 
 
 def trained_by(s: RunSettings, stage: str):

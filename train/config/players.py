@@ -234,4 +234,6 @@ def _remedy(s: RunSettings, stage: str, name: str) -> str:
             ]
             if valid:
                 return f'; {field}={value!r} may be one of {valid}'
+        elif not value and start_of(s, stage, player) == name and 'base' in before(s, stage):
+            return f": add {name!r} before {stage!r}, or set {field}='base'"
     return f': add {name!r} before {stage!r}'

@@ -9,7 +9,7 @@ config of an earlier version of the code did not have (`EARLIER`), and paths of 
 content is compared instead (`PATHS`, train/run/stage_inputs.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
@@ -181,8 +181,14 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 TEST_FIELDS = ('data.test_source', 'data.test_path', 'data.test_split', 'data.num_test')
 """Fields that only stages with test problems read, which are those that read `evaluate`."""
 
-EVALUATED = ('evaluate.start', 'evaluate.critic_start', 'evaluate.tree_problems')
-"""Fields of `evaluate` that the stage of that name alone reads."""
+EVALUATED = tuple(
+    f'evaluate.{name}'
+    for name in (
+        *('start', 'critic_start', 'tree_problems', 'adapt', 'beam', 'uptake', 'oracle'),
+        *('measures', 'conditions', 'budget'),
+    )
+)
+"""Fields and sections of `evaluate` that the stage of that name alone reads."""
 
 
 def reads(s: RunSettings, stage: str, field: str) -> bool:
@@ -217,10 +223,15 @@ def reads_itself(s: RunSettings, stage: str, field: str) -> bool:
         sections += ('critic', 'critique')
     if stage == 'base' and field == 'base.quantize':  # of how later stages hold it in memory
         return False
-    if field in EVALUATED and stage != 'evaluate':
+    if stage != 'evaluate' and _is_below(field, EVALUATED):
         return False
     if field.startswith('sampling.tree.') and stage not in searching_stages(s):
         return False
     if field in TEST_FIELDS and 'evaluate' not in sections:
         return False
-    return any(field == name or field.startswith(f'{name}.') for name in sections)
+    return _is_below(field, sections)
+
+
+def _is_below(field: str, names: Iterable[str]) -> bool:
+    """Returns whether a field is one of these, or of a section that is."""
+    return any(field == name or field.startswith(f'{name}.') for name in names)

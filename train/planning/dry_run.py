@@ -52,6 +52,8 @@ def plan_of(s: RunSettings) -> RunPlan:
         trainings.insert(0, base_load(s))
     for name in (name for name in s.stages if name in REINFORCED):
         trainings += reinforcement_loads(s, name)
+    if 'evaluate' in s.stages and s.evaluate.adapt.make != 'none':
+        trainings.append(adapted_load(s))
     sampling = None
     if SAMPLING_STAGES & set(s.stages):
         # Rank 0 trains all weights, so the player with the lower rank is the larger one.
@@ -92,6 +94,24 @@ def base_load(s: RunSettings) -> TrainingLoad:
     return dataclasses.replace(load, optimizer=s.base.fit.optimizer, lora=all_weights)
 
 
+def adapted_load(s: RunSettings) -> TrainingLoad:
+    """Training for a question of a test: adapters of the actor, on rows that the scores could have.
+
+    They are those of `evaluate.adapt` on a whole actor, with a whole critic beside it.
+    """
+    load = fit_load(s, 'evaluate: adapters of a question', s.actor)
+    return dataclasses.replace(
+        load,
+        optimizer=s.evaluate.adapt.fit.optimizer,
+        lora=s.actor.lora if s.actor.lora.rank else s.evaluate.adapt.lora,
+        rows=1,
+        length=s.sampling.score.lengths[-1],
+        num_microbatches=1,
+        bases_beside=0 if s.actor.lora.rank else 1,
+        each_part=True,
+    )
+
+
 def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
     """Update of the player with the longest rows, of the model of implicit scores, and of values.
 
@@ -118,9 +138,11 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         num_microbatches=s.train.num_microbatches,
         others=1 + 3 * (num_states - 1) + copies * (num_states - len(players) * has_values),
         shared=longest,
+        samples=not s.reinforce.rollout_devices,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
-    loads, own = [update], dataclasses.replace(update, transform=step.IDENTITY, logprobs=True)
+    beside = {'transform': step.IDENTITY, 'logprobs': True, 'samples': False}
+    loads, own = [update], dataclasses.replace(update, **beside)
     if has_copy:
         fields = {'objective': objective.outcome(s.reinforce.implicit.beta)}
         fields |= {'optimizer': s.reinforce.implicit_optimizer}
@@ -145,9 +167,8 @@ def plan_for(s: RunSettings, machine: Topology) -> RunPlan:
     plan = plan_of(s)
     attention = kernels.implementation(plan.model, machines.platform(machine))
     model = dataclasses.replace(plan.model, attention=attention)
-    return dataclasses.replace(
-        plan, model=model, mesh=memory_plan.fill_mesh(plan.mesh, machine.num_chips)
-    )
+    mesh = memory_plan.fill_mesh(plan.mesh, machine.num_chips)
+    return memory_plan.on_mesh(dataclasses.replace(plan, model=model), mesh)
 
 
 def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:

@@ -16,6 +16,7 @@ from elenchus.train.planning import machines
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.plan_parts import (
     OTHER_WEIGHTS,
+    TRAINING_STATES,
     Phase,
     RunPlan,
     SamplingLoad,
@@ -23,6 +24,7 @@ from elenchus.train.planning.plan_parts import (
     abstract_player,
     abstract_state,
     fill_mesh,
+    on_mesh,
     state_bytes,
 )
 from elenchus.train.planning.sampling_memory import (
@@ -45,6 +47,7 @@ __all__ = [
     'fits',
     'logprob_phase',
     'nearest_fit',
+    'on_mesh',
     'phases',
     'prefill_phase',
     'reshard_phase',
@@ -69,6 +72,8 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             OTHER_WEIGHTS: (1 + training.others) * trained_bytes,
         }
     )
+    if training.bases_beside:
+        phase |= {'frozen base beside it': training.bases_beside * frozen_bytes}
     phase |= memory_estimate.activation_bytes(
         plan.model,
         rows=training.rows // training.num_microbatches,
@@ -124,8 +129,22 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
         if training.logprobs:
             by_name[f'{training.name}: log-probabilities'] = logprob_phase(plan, training, mesh)
     if plan.sampling is not None:
-        by_name |= sampling_phases(plan, mesh)
+        kept = kept_while_sampling(plan, mesh)
+        by_name |= {name: phase | kept for name, phase in sampling_phases(plan, mesh).items()}
     return by_name
+
+
+def kept_while_sampling(plan: RunPlan, mesh) -> Phase:
+    """What reinforcement learning has in memory while it samples, beside a player and its start.
+
+    Moments, the other player, states of value models and of implicit scores, older weights.
+    """
+    kept = 0
+    for training in plan.trainings:
+        if training.samples:
+            trained_bytes, optimizer_bytes, _ = state_bytes(plan, training, mesh)
+            kept = max(kept, optimizer_bytes + training.others * trained_bytes)
+    return Phase({TRAINING_STATES: kept} if kept else {})
 
 
 def fits(by_name: dict[str, Phase], machine: Topology) -> bool:
@@ -160,15 +179,18 @@ def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
     for mesh, splits, model in kept:
         trainings = tuple(
             dataclasses.replace(t, num_microbatches=t.num_microbatches * splits)
+            if not t.each_part
+            else t
             for t in plan.trainings
         )
         try:
             filled = fill_mesh(mesh, count)
         except ValueError:
             continue
-        remainders = [t.rows % (t.num_microbatches * filled[0] * filled[1]) for t in trainings]
-        if not any(remainders):
-            yield dataclasses.replace(plan, model=model, mesh=filled, trainings=trainings)
+        varied = on_mesh(dataclasses.replace(plan, model=model, trainings=trainings), filled)
+        parts = filled[0] * filled[1]
+        if not any(t.rows % (t.num_microbatches * parts) for t in varied.trainings):
+            yield varied
 
 
 def less_kept(model: ModelConfig) -> list[ModelConfig]:

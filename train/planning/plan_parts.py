@@ -38,6 +38,9 @@ class TrainingLoad:
     logprobs: bool = False  # a pass of its own computes old or reference log-probabilities
     shared: inputs.SharedPrompt | None = None
     has_values: bool = False  # of a value model: its head has one output
+    samples: bool = False  # on its own devices: its states are in memory while it samples
+    bases_beside: int = 0  # whole models in memory beside the one that adapters are trained on
+    each_part: bool = False  # of a row for each part of the mesh, and no microbatches (`on_mesh`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +63,18 @@ class RunPlan:
     sampling: SamplingLoad | None
 
 
+def on_mesh(plan: RunPlan, mesh: tuple[int, ...]) -> RunPlan:
+    """Returns a plan with the sizes of its mesh, which some of its trainings' rows follow."""
+    rows = mesh[0] * mesh[1]
+    trainings = (dataclasses.replace(t, rows=rows) if t.each_part else t for t in plan.trainings)
+    return dataclasses.replace(plan, mesh=mesh, trainings=tuple(trainings))
+
+
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
+TRAINING_STATES = 'states of training beside it'
 BESIDE = (
     OTHER_WEIGHTS,
+    TRAINING_STATES,
     'optimizer state beside it',
     'frozen base beside it',
     'head beside it',

@@ -78,10 +78,13 @@ def healthy_range(name: str) -> Range | None:
 def warnings(row: Mapping[str, float]) -> list[HealthWarning]:
     """Returns a warning for every metric of a row that is outside its healthy range.
 
-    A name may include the player, as in 'loss/critic/kl'. NaN is outside every range.
+    A name may include the player, as in 'loss/critic/kl'. NaN is outside every range. With a value
+    model groups of equal rewards teach too, so their share is not judged.
     """
-    results = []
+    results, has_values = [], any(name.startswith('value/') for name in row)
     for name, value in row.items():
+        if has_values and name.endswith('/groups_without_variance'):
+            continue
         healthy = healthy_range(name)
         if healthy is not None and not healthy.low <= value <= healthy.high:
             bounds = f'[{healthy.low:g}, {healthy.high:g}]'

@@ -138,3 +138,62 @@ def test_an_idle_service_does_nothing(sampler):
     assert running.is_idle and running.poll() == [] and sampler.tokens == 0
     with pytest.raises(ValueError, match='seed=-1'):
         serve(sampler, seed=-1)
+
+
+def test_a_request_whose_logits_are_not_finite_stops_no_other(sampler, monkeypatch):
+    """It is named once; what ended in the same chunk, and what came later, has its completion."""
+    whole = sampler._completion
+
+    def spoilt(request, tokens, logprobs, *, steps):
+        factor = np.nan if request.id == 101 else 1.0
+        return whole(request, tokens, logprobs * factor, steps=steps)
+
+    monkeypatch.setattr(sampler, '_completion', spoilt)
+    running, errors, steps = serve(sampler), [], 0
+    tickets = [running.submit(request) for request in cases.requests()]
+    while not running.is_idle and (steps := steps + 1) < 50:
+        try:
+            running.step()
+        except FloatingPointError as error:
+            errors.append(error)
+    assert running.is_idle and len(running.poll()) == len(tickets) - 1
+    for ticket, expected in zip(tickets, cases.reference(), strict=True):
+        if ticket.request.id == 101:
+            assert ticket.completion is None and errors == [ticket.error]
+            assert str(ticket.error).startswith('request 101: ')
+        else:
+            assert ticket.completion == expected and ticket.error is None
+
+
+def test_a_step_that_fails_while_prompts_are_read_ends_the_service(sampler, monkeypatch):
+    """Its requests are in no queue and in no slot: a caller would wait for them for ever."""
+    running = serve(sampler)
+    running.submit(Request(1, (20, 21), 2))
+
+    def fails(*_, **__):
+        raise MemoryError('prefill')
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError, match='prefill'):
+        patch.setattr(sampler, '_prefill', fails)
+        running.step()
+    for call in (running.step, lambda: running.submit(Request(2, (20, 21), 2))):
+        with pytest.raises(RuntimeError, match='this service ended'):
+            call()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'prompt': (20, 64)}, 'request 1: the prompt has token 64; those .* 0 to 63'),
+        ({'prompt': (-5, 20)}, 'request 1: the prompt has token -5'),
+        ({'prompt': [20, 21]}, 'request 1: the prompt is a list; nearest: a tuple'),
+        ({'max_tokens': 2.5}, r'request 1: max_tokens=2\.5 is no int'),
+        ({'id': 'a'}, "request 'a': id='a' is no int"),
+    ],
+)
+def test_a_request_of_wrong_values_is_refused_and_none_is_disturbed(sampler, changes, message):
+    running = serve(sampler)
+    running.submit(Request(0, (20, 21), 2))
+    with pytest.raises(ValueError, match=message):
+        running.submit(Request(**{'id': 1, 'prompt': (20,), 'max_tokens': 2} | changes))
+    assert [completion.id for completion in drain(running)] == [0]

@@ -19,6 +19,11 @@ def settings_of(**changes):
         ({'actor__num_problems': 61}, r'actor\.num_problems=61 must be in \[1, 60\]'),
         ({'evaluate__num_problems': 21}, r'evaluate\.num_problems=21 must be in \[1, 20\]'),
         ({'critique__num_inserted': -1}, r'critique\.num_inserted=-1 must be at least 0'),
+        (
+            {'evaluate__adapt__lora__targets': ()},
+            r"^evaluate\.adapt\.lora\.targets=\(\) must be .* nearest: \('query', 'value'\)$",
+        ),
+        ({'actor__lora__rank': 2, 'actor__lora__targets': ('up', 'up')}, r"near.*: \('up',\)$"),
         ({'critique__raised_temperature': 0.5}, r'\.raised_temperature=0\.5 must be at least 0\.7'),
         ({'critique__num_rollouts': 0}, r'critique\.num_rollouts=0 must be at least 1'),
         ({'critique__filter_successes': 3}, r'\.filter_successes=3 must be at most 2'),
@@ -93,6 +98,10 @@ def test_a_stage_cannot_use_more_than_there_is(changes, message):
         (
             {'actor__lora__rank': 2},
             r"actor\.lora\.targets=.*'gate' is a matrix of .* experts.*near",
+        ),
+        (
+            {'evaluate__adapt__make': 'elenchus.configs.methods.tt_si:similar'},
+            r"evaluate\.adapt\.lora\.targets=.*'gate' is a matrix of .* experts.*near",
         ),
     ],
 )

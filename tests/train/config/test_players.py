@@ -182,6 +182,8 @@ def test_a_stage_reads_its_sections_and_those_of_the_stages_before_it():
         ('evaluate', 'data.num_test', 'reinforce.num_steps'),
         ('reinforce', 'critique.num_attempts', 'improve.num_rounds'),
         ('reinforce', 'evaluate.num_attempts', 'self_talk.tokens'),
+        ('reinforce', 'evaluate.num_resamples', 'evaluate.adapt.fit.num_steps'),
+        ('evaluate', 'evaluate.adapt.fit.num_steps', 'reinforce.start'),
         ('actor', 'base.quantize', 'mesh'),
         ('base', 'base.num_documents', 'base.checkpoint'),  # whose content is compared
         ('base', 'base.num_documents', 'base.quantize'),
@@ -207,3 +209,14 @@ def test_every_field_is_read_by_a_stage_or_may_change():
         if not any(stage_fields.reads(s, stage, field) for stage in s.stages)
     }
     assert unread == {'stages', *stage_fields.MAY_CHANGE, *stage_fields.ENGINE_CACHES}
+
+
+def test_the_base_may_stand_for_a_critic_that_no_stage_trains():
+    s = settings_of('reinforce')
+    s = dataclasses.replace(s, stages=('base', 'actor', 'reinforce'))
+    with pytest.raises(
+        ValueError, match=r"before 'reinforce', or set reinforce\.critic_start='base'"
+    ):
+        players.check_stages(s)
+    started = dataclasses.replace(s.reinforce, critic_start='base')
+    players.check_stages(dataclasses.replace(s, reinforce=started))

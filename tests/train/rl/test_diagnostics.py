@@ -46,3 +46,9 @@ def test_a_warning_is_reported_once():
     for step in range(1, 4):
         watch(step, HEALTHY | {'loss/kl': 5.0} | ({'grads/norm': 1e9} if step == 3 else {}))
     assert [line.split(':')[1] for line in lines] == [' step 1', ' step 3']
+
+
+def test_equal_rewards_are_healthy_with_a_value_model():
+    row = {'reward/critic/groups_without_variance': 1.0}
+    assert diagnostics.warnings(row)
+    assert not diagnostics.warnings(row | {'value/critic/loss': 0.1})
