@@ -78,16 +78,17 @@ is_spent() { [[ -n "$limit" ]] && ((used_before + SECONDS >= ${limit:-0})); }
 say() { echo "[slurm] \$(date -u +%FT%TZ) job \$SLURM_JOB_ID, start \$((restarts + 1)): \$*"; }
 
 # Slurm 22.05 and newer give the end; squeue prints 0:00 or INVALID for what is left of a limit that has passed.
+# In a trap, \`return\` alone gives the status of the command before the trap, so it has a number here.
 is_over() {
-    if [[ -n \${SLURM_JOB_END_TIME:-} ]]; then ((\$(date +%s) + 1 >= SLURM_JOB_END_TIME)) && return; fi
+    if [[ -n \${SLURM_JOB_END_TIME:-} ]]; then ((\$(date +%s) + 1 >= SLURM_JOB_END_TIME)) && return 0; fi
     [[ "\$(squeue --noheader --jobs="\$SLURM_JOB_ID" --format=%L 2>/dev/null)" =~ ^[[:space:]]*(0:00|INVALID) ]]
 }
 
 # scancel ends the processes by SIGTERM, so with 75: only the job's state tells it from a preemption.
 is_cancelled() {
-    [[ -e .cache/slurm/stop-\$SLURM_JOB_ID ]] && return
+    [[ -e .cache/slurm/stop-\$SLURM_JOB_ID ]] && return 0
     local state
-    state="\$(squeue --noheader --jobs="\$SLURM_JOB_ID" --format=%T 2>/dev/null)" || return
+    state="\$(squeue --noheader --jobs="\$SLURM_JOB_ID" --format=%T 2>/dev/null)" || return 1
     [[ \$state == CANCELLED* || \$state == COMPLETING ]] && ! is_over
 }
 

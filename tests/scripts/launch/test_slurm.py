@@ -74,12 +74,12 @@ def test_a_notice_before_the_limit_saves_and_queues_again(cluster):
     assert 'exit code 75; queued again' in log
 
 
-@pytest.mark.slow
 def test_a_job_that_misses_the_notice_is_queued_again_at_its_limit(tmp_path):
     cluster = Cluster(tmp_path, kill_wait=30)  # the default of slurm.conf
     cluster.use_tasks()
     plan = [['deaf', 'deaf'], [0, 0]]
-    code, starts, log = run_plan(cluster, plan=plan, limit=2, notice=1)
+    job = cluster.submit('--gpus=2', run=plan_words(cluster, plan), limit=2, notice=1)
+    code, starts, log = cluster.wait(job, seconds=60)
     assert (code, starts) == (0, 2), log
 
 
