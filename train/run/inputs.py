@@ -193,7 +193,7 @@ def with_reflection(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> R
             f'{field} must be a text whose words the vocabulary has, behind a space or a line '
             f'break; this one would be {read!r}'
         )
-    engine = engine.encoded(lambda text: ids)
+    engine = dataclasses.replace(engine, reflection=tuple(ids))
     sampling = dataclasses.replace(settings.sampling, engine=engine)
     return dataclasses.replace(settings, sampling=sampling)
 

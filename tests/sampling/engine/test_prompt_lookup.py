@@ -12,6 +12,7 @@ from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.shapes import EngineSettings
 from tests.support import slow_cases, tiny_model
 from tests.support.compilations import count_compilations
+from tests.support.many_requests import many_requests
 
 EOS = 4
 CONFIG = dataclasses.replace(tiny_model.FLAT, max_length=40)
@@ -42,13 +43,7 @@ def model():
 @functools.cache
 def requests():
     """Prompts of many lengths, some with the end token; two of three may fill their slot."""
-    rng = np.random.default_rng(0)
-    result = []
-    for i in range(24):
-        prompt = tuple(rng.integers(1, 5, rng.integers(1, 17)).tolist())
-        room = SETTINGS.max_length - len(prompt)
-        result.append(Request(7 * i, prompt, int(room if i % 3 else rng.integers(1, room))))
-    return tuple(result)
+    return many_requests(SETTINGS, 24, end=5)
 
 
 def make_engine(**changed):

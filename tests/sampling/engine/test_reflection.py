@@ -21,6 +21,7 @@ from elenchus.sampling.engine.shapes import EngineSettings
 from tests.sampling.engine.test_prompt_lookup import expected_draft
 from tests.support import tiny_model
 from tests.support.compilations import count_compilations
+from tests.support.many_requests import many_requests
 
 EOS, LENGTH, SEED = 4, 48, 3
 CONFIG = dataclasses.replace(tiny_model.EVERYTHING, max_length=LENGTH)
@@ -51,13 +52,7 @@ def model():
 @functools.cache
 def requests():
     """Prompts of many lengths; of three, two may go on until a draft has no more room."""
-    rng = np.random.default_rng(0)
-    result = []
-    for i in range(10):
-        prompt = tuple(rng.integers(1, 4, rng.integers(1, 17)).tolist())
-        room = SETTINGS.sequence_length - len(prompt)
-        result.append(Request(7 * i, prompt, int(room if i % 3 else rng.integers(1, room))))
-    return tuple(result)
+    return many_requests(SETTINGS, 10, end=4)
 
 
 def make_engine(**changed):
