@@ -112,6 +112,7 @@ def shapes(tree):
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 
+@pytest.mark.slow
 def test_its_supervised_step_traces():
     for name in OURS:
         with Naming(name):
@@ -132,6 +133,7 @@ def test_its_supervised_step_traces():
             assert metrics['loss/total'].shape == ()
 
 
+@pytest.mark.slow
 def test_its_reinforcement_step_traces():
     """Of one player: the programs of the two differ in the length alone."""
     for name in OURS:
@@ -164,12 +166,13 @@ def test_a_released_model_has_its_published_size(name):
     assert memory_plan.phases(run, machine).keys() > {'actor', 'prefill', 'decode'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name',
     [
-        pytest.param('released.llama3_8b_mathcritique:default', marks=pytest.mark.slow),
-        pytest.param('released.qwen2p5_math_1p5b_gsm8k:default', marks=pytest.mark.slow),
-        pytest.param('released.qwen3_0p6b_gsm8k:default', marks=pytest.mark.slow),
+        'released.llama3_8b_mathcritique:default',
+        'released.qwen2p5_math_1p5b_gsm8k:default',
+        'released.qwen3_0p6b_gsm8k:default',
         'released.gemma3_1b_lora:nf4',
     ],
 )

@@ -44,7 +44,7 @@ def test_its_shapes_have_room_for_the_longest_turns_after_a_short_question():
             checks.check_lengths(settings_of(name), 8)
 
 
-@pytest.mark.parametrize('variant', ['default', 'smoke'])
+@pytest.mark.parametrize('variant', [pytest.param('default', marks=pytest.mark.slow), 'smoke'])
 @pytest.mark.parametrize('module', [critics, findings, reinforcement, tail])
 def test_every_arm_of_a_study_is_a_run(module, variant):
     config = module.get_config(variant)

@@ -116,7 +116,10 @@ def test_a_split_that_is_not_published_needs_a_path(source, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('source, size', [('math', 5000), ('svamp', 1000), ('asdiv', 2215)])
+@pytest.mark.parametrize(
+    'source, size',
+    [pytest.param('math', 5000, marks=pytest.mark.slow), ('svamp', 1000), ('asdiv', 2215)],
+)
 def test_real_sets_are_whole_and_their_solutions_end_with_their_answers(
     source, size, tmp_path, no_network
 ):

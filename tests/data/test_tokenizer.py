@@ -218,6 +218,7 @@ def test_the_script_trains_on_text_and_jsonl_files(script, tmp_path):
     assert '4 texts' in run.output
 
 
+@pytest.mark.slow
 def test_the_script_reads_problems_as_runs_do(script, tmp_path):
     row = {'question': '3 pens and 4?', 'answer': 7, 'solution': '3 + 4 = 7\n#### 7', 'level': None}
     for name, text in {'b.jsonl': json.dumps(row), 'b.json': json.dumps([row])}.items():

@@ -9,6 +9,7 @@ import urllib.parse
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 LINK = re.compile(r'(?:href|src)="?([^"\s>]+)')
 

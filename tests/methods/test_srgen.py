@@ -47,6 +47,7 @@ def test_the_loss_weighs_context_and_the_next_token():
     assert srgen.loss(jnp.log(p), targets, 2) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from((2, 5, 9)).flatmap(
         lambda n: st.lists(st.floats(-20, 20), min_size=n, max_size=n)  # each length compiles
@@ -75,7 +76,7 @@ def test_the_run_reads_the_rule():
     assert rule.roles == ('attempt', 'refinement')
 
 
-@pytest.mark.parametrize('name', ['reflect', 'lab_reflect'])
+@pytest.mark.parametrize('name', [pytest.param('reflect', marks=pytest.mark.slow), 'lab_reflect'])
 def test_the_run_reads_the_loss(name):
     function = AFTER_PAUSES.find(f'{srgen.HERE}:{name}', FIELD)
     correction = Correction.of(function)

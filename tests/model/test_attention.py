@@ -153,6 +153,7 @@ def test_on_a_mesh_every_device_computes_its_own_rows_and_heads(name):
     tiny_model.assert_trees_close(actual, expected, relative=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_trains_and_prefills_with_a_kernel_as_with_the_einsum():
     """Layers of two windows in one scan, and an unrolled prefill."""
     rng = np.random.default_rng(0)

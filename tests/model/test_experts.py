@@ -101,6 +101,7 @@ def test_the_balance_loss_is_that_of_the_paper_with_two_experts_a_token():
     np.testing.assert_allclose(experts.balance_loss(same), 4.0)
 
 
+@pytest.mark.slow
 def test_the_loss_counts_the_routers_of_every_layer_without_padding():
     batch, model = tiny_model.random_batch(0, rows=2), tiny_model.make_model(CONFIG)
     with_loss, _, metrics = loss_and_grads(model, batch)
@@ -182,6 +183,7 @@ def test_four_devices_compute_what_one_does(use_form, shape, computes_all):
     tiny_model.assert_trees_close((actual[1],), (jax.tree.leaves(grads),), relative=1e-5)
 
 
+@pytest.mark.slow
 def test_training_on_packed_rows_lowers_the_loss():
     batch = tiny_model.random_batch(0, rows=4)._replace(weights=np.ones((4, 16), np.float32))
     model, losses = tiny_model.make_model(CONFIG), []
@@ -238,6 +240,7 @@ def test_four_devices_sample_what_one_does(use_form, computes_all):
     jax.clear_caches()
 
 
+@pytest.mark.slow
 def test_adapters_are_on_attention_alone():
     model = tiny_model.make_model(CONFIG)
     adapted = lambda *targets: lora.init_adapters(  # noqa: E731

@@ -32,6 +32,7 @@ def our_logits(path, folder):
     return compare_import.logits_of(model, TOKENS, padding=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', list(gguf_models.ARCHITECTURES))
 def test_weights_are_those_that_were_written(tmp_path, kind):
     model = gguf_models.make_model(kind, num_hidden_layers=1)

@@ -32,7 +32,9 @@ def full_inputs(seed, rows=3):
 @pytest.mark.parametrize(
     ('config', 'dtype'),
     [
-        (dataclasses.replace(tiny_model.CONFIG, num_kv_heads=1), 'model'),
+        pytest.param(
+            dataclasses.replace(tiny_model.CONFIG, num_kv_heads=1), 'model', marks=pytest.mark.slow
+        ),
         (tiny_model.EVERYTHING, 'model'),
         pytest.param(
             dataclasses.replace(tiny_model.EVERYTHING, num_kv_heads=4, scan_layers=False),

@@ -62,6 +62,7 @@ def test_decoding_equals_the_full_forward_pass():
     np.testing.assert_allclose(cached_logits(adapted), logits(adapted), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_transposed_matrices_compute_the_same_logits(monkeypatch):
     monkeypatch.setattr(block_weights, 'MIN_TRANSPOSED_SIZE', 1)
     model = lora.attach(base(), trained())

@@ -77,13 +77,14 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'shape'),
     [
         ('both', (2, 2, 2)),
-        *(pytest.param(n, (1, 1, 1), marks=pytest.mark.slow) for n in VARIANTS),
-        pytest.param('offloaded', (1, 8, 1), marks=pytest.mark.slow),
-        pytest.param('unrolled', (2, 2, 2), marks=pytest.mark.slow),
+        *((n, (1, 1, 1)) for n in VARIANTS),
+        ('offloaded', (1, 8, 1)),
+        ('unrolled', (2, 2, 2)),
     ],
     ids=str,
 )

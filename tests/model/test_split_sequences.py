@@ -50,17 +50,18 @@ def test_the_batch_has_packed_rows():
     assert segments.max() > 1 and 0 in segments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'shape',
     [
         (1, 1, 2, 2),
-        pytest.param((1, 2, 2), marks=SLOW),
-        pytest.param((1, 2, 1, 2), marks=SLOW),
-        pytest.param((1, 1, 2), marks=SLOW),
-        pytest.param((1, 2, 4), marks=SLOW),
-        pytest.param((1, 1, 1, 4), marks=SLOW),
-        pytest.param((2, 1, 1, 4), marks=SLOW),
-        pytest.param((1, 2, 2, 2), marks=SLOW),
+        (1, 2, 2),
+        (1, 2, 1, 2),
+        (1, 1, 2),
+        (1, 2, 4),
+        (1, 1, 1, 4),
+        (2, 1, 1, 4),
+        (1, 2, 2, 2),
     ],
     ids=str,
 )

@@ -150,7 +150,7 @@ def expected():
     [
         (False, 'none'),
         pytest.param(True, 'dots', marks=pytest.mark.slow),
-        (True, 'full'),
+        pytest.param(True, 'full', marks=pytest.mark.slow),
     ],
 )
 def test_unrolling_and_rematerialisation_change_no_value_and_no_gradient(

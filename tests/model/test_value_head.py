@@ -42,7 +42,7 @@ def value_model(config=CONFIG):
     return with_random_head(value_head.with_value_head(tiny_model.make_model(config), config))
 
 
-@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize('tied', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_value_is_the_head_times_the_state_before_the_token(tied):
     player = tiny_model.make_model(dataclasses.replace(CONFIG, tie_embeddings=tied))
     before = jax.tree.leaves(player)
@@ -84,6 +84,7 @@ def test_on_a_mesh_the_head_is_split_by_its_name_and_values_are_those_of_one_dev
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_adapters_learn_a_head_of_their_own_and_the_base_stays():
     player = lora.attach(tiny_adapters.base(), tiny_adapters.trained())
     trained, frozen = lora.split(player)

@@ -128,6 +128,7 @@ def make(function, *, loss=None, steps=3, rate=1e-9):
     return function
 
 
+@pytest.mark.slow
 def test_a_turn_without_a_correction_is_the_turn_that_never_paused(write):
     whole = write(None, method=SAMPLING)
     for going_on in (lambda t, p: True, make(lambda t, p: True, loss=towards(9), rate=1.0)):

@@ -203,7 +203,7 @@ def test_padding_and_absent_verdicts_are_masked():
 
 
 @slow_cases.combinations(
-    {(False, (8, 1, 1)), (True, (2, 2, 2))},
+    {(True, (2, 2, 2))},
     tie=[True, False],
     shape=[None, (8, 1, 1), (2, 2, 2)],
 )

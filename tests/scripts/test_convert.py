@@ -55,7 +55,7 @@ def assert_same_tensors(actual, expected):
     ('name', 'dtype', 'mesh'),
     [
         pytest.param('qwen2-window', 'float32', None, marks=pytest.mark.slow),
-        ('gemma3', 'bfloat16', None),
+        pytest.param('gemma3', 'bfloat16', None, marks=pytest.mark.slow),
         ('llama3', 'float32', (2, 4, 1)),
     ],
 )

@@ -84,7 +84,7 @@ def exported(source, target, **options):
 
 @pytest.mark.parametrize(
     ('name', 'targets', 'rslora'),
-    [('qwen2', tuple(MODULES), True),
+    [pytest.param('qwen2', tuple(MODULES), True, marks=pytest.mark.slow),
      pytest.param('llama3', ('query', 'value'), False, marks=pytest.mark.slow),
      pytest.param('gemma3', ('out', 'down'), True, marks=pytest.mark.slow),
      ('qwen3', ('key', 'up', 'gate'), False),
@@ -121,6 +121,7 @@ def test_merged_adapters_are_the_sum_that_peft_documents(tmp_path, name, targets
     assert not (tmp_path / 'peft_back' / 'config.json').exists()
 
 
+@pytest.mark.slow
 def test_adapters_of_our_own_are_exported_and_come_back(tmp_path):
     _, base = write_base(tmp_path, 'qwen2')
     store, _ = loaded(base)

@@ -149,6 +149,7 @@ def test_a_leftover_quantization_is_not_exported(tmp_path, key):
     assert key not in json.loads((tmp_path / 'theirs_back' / 'config.json').read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('default')
 def test_fp8_blocks_are_dequantized_as_transformers_does(tmp_path):
     for module in ('torch', 'transformers'):

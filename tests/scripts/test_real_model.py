@@ -103,6 +103,7 @@ def test_a_critic_is_judged_beside_constant_ones(tmp_path, judge):
     assert again.code == 0 and 'tokens/s' not in again.output
 
 
+@pytest.mark.slow
 def test_a_chat_answers_each_line_that_is_piped(tmp_path):
     command = [sys.executable, '-m', 'elenchus.scripts.chat', f'--model={LAB}', f'--critic={LAB}']
     done = subprocess.run(

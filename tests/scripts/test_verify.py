@@ -25,7 +25,7 @@ def verifier():
         pytest.param('gsm8k', 10, marks=SLOW),
         ('svamp', 10),
         pytest.param('asdiv', 40, marks=SLOW),
-        ('math', 200),
+        pytest.param('math', 200, marks=SLOW),
     ],
 )
 def test_real_references_are_equal_to_themselves_and_not_to_their_neighbours(
@@ -75,6 +75,7 @@ def test_unexpected_pairs_are_listed_once():
     assert self_check.surprises(same) == [('wrong', '2', '3'), ('timeout', 'x', 'y')]
 
 
+@pytest.mark.slow
 def test_the_script_prints_a_table(tmp_path):
     path = tmp_path / 'set.jsonl'
     path.write_text('{"question": "q", "answer": "7"}\n{"question": "q", "answer": "7.0"}\n')

@@ -10,7 +10,7 @@ import pytest
 def combinations(fast: Collection[tuple], **values: Sequence[Any]) -> pytest.MarkDecorator:
     """Parametrises a test over all combinations of values; those outside `fast` are slow.
 
-    Every value must be in a fast case, so that each kind is tested in the fast suite.
+    A fast case that has a value which is none is an error: it would be in no suite.
     """
     for place, (name, every) in enumerate(values.items()):
         seen = {case[place] for case in fast}

@@ -116,6 +116,7 @@ def test_muon_treats_every_layer_separately(model, muon_updates):
         assert not np.allclose(before[f'.blocks{name}'][1], after[f'.blocks{name}'][1])
 
 
+@pytest.mark.slow
 def test_muon_treats_every_expert_separately():
     config = dataclasses.replace(
         tiny_model.CONFIG, num_layers=1, mlp_dim=8, num_experts=3, experts_per_token=1

@@ -39,6 +39,11 @@ class AdaptSettings:
     lora: LoraSettings  # of an actor without adapters; else its own go on
 
     def __post_init__(self):
+        if self.make == 'none' and self.when != 'always':
+            raise ValueError(
+                f'evaluate.adapt.when={self.when!r} chooses questions for no adapters; set '
+                'evaluate.adapt.make to a function that makes what they are trained on'
+            )
         for name, value in (('lora.rank', self.lora.rank), ('fit.num_steps', self.fit.num_steps)):
             if self.make != 'none' and not value:
                 raise ValueError(

@@ -195,6 +195,7 @@ def test_a_problem_without_a_solution_gets_no_mistake(judging):
     assert attempts == []
 
 
+@pytest.mark.slow
 def test_tokens_of_a_real_engine_are_metered(judging):
     """Every construction through the real sampler, by an actor that has learnt nothing."""
     model_config = dataclasses.replace(

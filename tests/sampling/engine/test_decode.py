@@ -135,7 +135,7 @@ def test_greedy_equals_full_recomputation():
     'method',
     [
         sampling_methods.TemperatureSampling(0.7, 20, 0.9, 0.01, banned=(0, EOS)),
-        sampling_methods.Greedy(banned=(0,)),
+        pytest.param(sampling_methods.Greedy(banned=(0,)), marks=pytest.mark.slow),
     ],
     ids=['truncated', 'greedy'],
 )

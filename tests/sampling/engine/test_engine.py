@@ -228,6 +228,7 @@ def test_nothing_compiles_after_warm_up():
     assert not compiled
 
 
+@pytest.mark.slow
 def test_programs_compiled_side_by_side_are_those_that_sampling_runs(capsys):
     settings = dataclasses.replace(
         SETTINGS,

@@ -218,14 +218,15 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'tensor', 'kind'),
     [
-        pytest.param('gemma 3 1B', 4, 'none', marks=pytest.mark.slow),
-        pytest.param('gemma 3 1B', 8, 'int8', marks=pytest.mark.slow),
+        ('gemma 3 1B', 4, 'none'),
+        ('gemma 3 1B', 8, 'int8'),
         ('qwen 2.5 1.5B', 4, 'lora'),
-        pytest.param('qwen 2.5 1.5B', 8, 'none', marks=pytest.mark.slow),
-        pytest.param('three of six', 4, 'none', marks=pytest.mark.slow),
+        ('qwen 2.5 1.5B', 8, 'none'),
+        ('three of six', 4, 'none'),
     ],
 )
 def test_heads_that_tensor_does_not_divide_are_repeated(name, tensor, kind):
@@ -274,6 +275,7 @@ def test_bfloat16_activations_store_weights_once_in_bfloat16_and_norms_as_they_a
     assert read.config == config
 
 
+@pytest.mark.slow
 def test_the_samplers_dtype_is_that_of_a_model_in_it():
     half = dataclasses.replace(CONFIG, dtype='bfloat16')
     settings = dataclasses.replace(SMALL, dtype='bfloat16')

@@ -99,7 +99,7 @@ def prefills(monkeypatch):
 @pytest.mark.parametrize(
     ('method', 'changed'),
     [
-        (GREEDY, {}),
+        pytest.param(GREEDY, {}, marks=pytest.mark.slow),
         (SAMPLING, {}),
         pytest.param(SAMPLING, INT8, marks=pytest.mark.slow),
         (GREEDY, {'prefill_chunk': 8}),

@@ -114,6 +114,7 @@ def test_the_likely_tokens_are_those_of_the_rule():
     assert [c.tokens for c in completions] != [c.tokens for c in plain]
 
 
+@pytest.mark.slow
 def test_drafts_and_prefix_caches_sample_the_same_tokens():
     expected = [c.tokens for c in generate()]
     drafted = generate(draft_tokens=3, draft_ngram=2)
@@ -130,12 +131,13 @@ def test_a_rule_compiles_once_and_other_objects_of_it_not_again():
     assert not events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'shape',
     [
-        pytest.param((2, 1, 1), marks=pytest.mark.slow),
+        (2, 1, 1),
         (1, 2, 1),
-        pytest.param((1, 1, 2), marks=pytest.mark.slow),
+        (1, 1, 2),
     ],
     ids=str,
 )

@@ -46,8 +46,8 @@ def read(model, tokens, positions, cache):
     'config, dtype, seed',
     [
         (CONFIG, 'model', 0),
-        (LOCAL, 'model', 1),
-        (CONFIG, 'int8', 2),
+        pytest.param(LOCAL, 'model', 1, marks=SLOW),
+        pytest.param(CONFIG, 'int8', 2, marks=SLOW),
         *(pytest.param(CONFIG, 'model', seed, marks=SLOW) for seed in range(3, 9)),
     ],
     ids=['mixed', 'all', 'int8', *map(str, range(3, 9))],
@@ -129,16 +129,17 @@ def assert_same(actual, expected, tolerance=2e-5):
 DRAFTS = {'draft_tokens': 3, 'draft_ngram': 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'options',
     [
-        pytest.param({}, marks=SLOW),
+        {},
         DRAFTS | {'decode_cache_lengths': (16, 24), 'decode_batch_sizes': (4,)},
-        pytest.param({'decode_cache_lengths': (4, 16), 'chunk_steps': 2}, marks=SLOW),
-        pytest.param({'prefill_chunk': 8}, marks=SLOW),
-        pytest.param({'cache_dtype': 'int8'}, marks=SLOW),
-        pytest.param({'config': LOCAL}, marks=SLOW),
-        pytest.param({'config': LOCAL, **DRAFTS}, marks=SLOW),
+        {'decode_cache_lengths': (4, 16), 'chunk_steps': 2},
+        {'prefill_chunk': 8},
+        {'cache_dtype': 'int8'},
+        {'config': LOCAL},
+        {'config': LOCAL, **DRAFTS},
     ],
     ids=str,
 )

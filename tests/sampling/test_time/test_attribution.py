@@ -48,6 +48,7 @@ def test_the_attributions_add_up_to_what_the_answer_gained():
     assert abs(gains.sum()) > 0.01
 
 
+@pytest.mark.slow
 def test_one_step_is_the_gradient_in_the_middle_times_the_input():
     batch, values, _ = attributed([example(1, 9, 1)], steps=1)
     start = MODEL.embed(np.full_like(batch.tokens, END))
@@ -70,6 +71,7 @@ def test_one_step_is_the_gradient_in_the_middle_times_the_input():
         assert values[0, t] == pytest.approx(float(value(t)), rel=0.02, abs=2e-4)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(3, 7), st.integers(1, 2)), min_size=2, max_size=4))
 @settings(max_examples=4)
 def test_a_packed_sequence_has_the_attributions_that_it_has_alone(shapes):
@@ -107,6 +109,7 @@ def words_of(model, episodes, *, rows=2, lengths=(64, 128), steps=2):
     return attribution.question_words(models, episodes, shapes=shapes, steps=steps)
 
 
+@pytest.mark.slow
 def test_every_word_of_the_question_is_named_once_in_order(lab_model):
     problems = fake_engine.problems(3)
     episodes = [episode(p, p.solution, p.answer) for p in problems]

@@ -202,6 +202,7 @@ def sampler(*stop_ids):
     return episodes.Sampler(engine.Engine(SHAPES, stop_ids=stop_ids), CHAT, LIMITS)
 
 
+@pytest.mark.slow
 def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
     scorer = step_scores.StepScorer(
         step_scores.ScoreShapes(4, (128,)), {'correct_id': 45, 'wrong_id': 46}

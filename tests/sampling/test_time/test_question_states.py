@@ -18,6 +18,7 @@ PROBLEMS = fake_engine.problems(3)
 MODELS = dataclasses.replace(fake_engine.players(None), actor=MODEL)
 
 
+@pytest.mark.slow
 def test_a_state_is_the_models_at_the_last_token_of_the_prompt():
     shapes = ScoreShapes(2, (16, 96))
     states = question_states.question_states(MODELS, PROBLEMS, shapes=shapes)

@@ -166,6 +166,7 @@ def test_derived_lengths_are_no_longer_than_needed(lengths, overhead):
 # Configs of one's own
 
 
+@pytest.mark.slow
 def test_a_config_that_changes_three_fields_is_a_run(tmp_path, monkeypatch):
     (tmp_path / 'mine.py').write_text(
         textwrap.dedent("""

@@ -146,6 +146,7 @@ def test_a_start_that_is_no_model_before_the_stage_is_refused(stages, changes, w
     assert words in refusal_of(*stages, **changes)
 
 
+@pytest.mark.slow
 def test_every_pair_of_later_stages_is_accepted_or_names_the_setting():
     later = [name for name in STAGES if name not in SFT and not phase(name)]
     whole = settings_of()

@@ -175,6 +175,7 @@ with profiling.StepTrace('actor') as trace:
 """
 
 
+@pytest.mark.slow
 def test_a_trace_is_written(tmp_path):
     """In a process of its own: libtpu, loaded by other tests, breaks the profiler of a CPU."""
     subprocess.run([sys.executable, '-c', TRACE, str(tmp_path)], check=True)

@@ -59,6 +59,7 @@ def rows_of(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_every_chart_of_the_page_is_a_file_in_three_forms(workdir, out):
     names = sorted({path.stem for path in out.iterdir()})
     assert {path.name for path in out.iterdir()} == {
@@ -72,6 +73,7 @@ def test_every_chart_of_the_page_is_a_file_in_three_forms(workdir, out):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_draws_the_same_charts(workdir):
     stages = html_page.load_stages(workdir)
     known = list(charts.charts_of(workdir))

@@ -97,6 +97,7 @@ def test_it_learns_the_outcome_of_every_attempt_and_of_nothing_else():
     assert {episode.attempt.facts.correct for episode in episodes} == {True, False}
 
 
+@pytest.mark.slow
 def test_scores_begin_at_zero_and_outcomes_are_learnt():
     settings = settings_of(implicit__beta=BETA, advantage__step_coef=1.0)
     reference, groups = tiny_models().actor, groups_of()

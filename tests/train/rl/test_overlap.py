@@ -85,7 +85,8 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith('rollouts')]
 
 
-@pytest.mark.parametrize('staleness', [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('staleness', [1, 2])
 def test_each_iteration_is_sampled_by_the_weights_so_many_iterations_before(tmp_path, staleness):
     changes = CHANGES | {'staleness': staleness}
     result = cases.run(tmp_path / 'ahead', ('actor',), **changes)

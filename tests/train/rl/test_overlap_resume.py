@@ -12,7 +12,8 @@ from tests.train.rl import test_trainer as cases
 from tests.train.rl.test_overlap import CHANGES, STEPS, assert_equal, stored_episodes
 
 
-@pytest.mark.parametrize('share', [0.5, pytest.param(0.9, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('share', [0.5, 0.9])
 def test_a_request_to_stop_saves_at_once_and_the_run_continues_bit_for_bit(
     tmp_path, monkeypatch, share, capsys
 ):

@@ -97,6 +97,7 @@ def test_the_batch_keeps_its_size_and_all_that_is_informative(fresh, earlier, se
     assert fill(groups, stored, seed=seed) == (filled, count)
 
 
+@pytest.mark.slow
 def test_a_group_is_drawn_in_proportion_to_its_advantages():
     stored = replay.store([], [group_of(0, EVEN), group_of(2, RARE)], value=value, most=9)
     drawn = collections.Counter(

@@ -73,6 +73,7 @@ def worst_gap(rows):
     return max(value for row in rows for name, value in row.items() if name.endswith('gap_max'))
 
 
+@pytest.mark.slow
 def test_two_turns_in_shared_rows_are_recomputed(tmp_path):
     rows = train(tmp_path, ('actor',), with_rule(RULE), samples_per_row=2, **CORRECTION)
     assert worst_gap(rows) < 1e-5

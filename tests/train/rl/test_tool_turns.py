@@ -90,6 +90,7 @@ def worst_gap(rows):
     return max(value for row in rows for name, value in row.items() if name.endswith('gap_max'))
 
 
+@pytest.mark.slow
 def test_the_trainer_recomputes_turns_with_tools(tmp_path):
     calls = []
     rows, batches = train(tmp_path, calls=calls, samples_per_row=2, num_minibatches=2, **CORRECTION)

@@ -136,6 +136,7 @@ def both(tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 def test_both_players_learn_in_alternation_from_one_checkpoint(both):
     (models, totals, rows), _ = both
     assert totals['updates'] == {'actor': 6, 'critic': 6}
@@ -193,6 +194,7 @@ def test_critiques_that_share_their_prompt_give_the_same_update(tmp_path):
             assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=2e-6), name
 
 
+@pytest.mark.slow
 def test_only_adapters_are_trained_and_the_reference_has_the_initial_ones(tmp_path):
     adaptation = lora.Adaptation(lora.LoraSettings(2, 4.0, ('query', 'down')), '', '', 'none')
     adapters = lora.init_adapters(CONFIG, adaptation, jax.random.key(0))

@@ -9,7 +9,7 @@ import pytest
 from elenchus.data.records import ROLES, Batch
 from elenchus.train import objective as objective_lib
 from elenchus.train.rl.update_batch import drop_zero_advantage_rows
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 
 ROWS, LENGTH = 16, 6
 IGNORING_ZERO_WEIGHTS = {
@@ -61,9 +61,12 @@ def loss_and_gradient(objective, batch, embedding):
     return jax.jit(jax.value_and_grad(mean))(embedding)
 
 
-@pytest.mark.parametrize('name', IGNORING_ZERO_WEIGHTS)
-@pytest.mark.parametrize('num_used', [0, 3, 16])
-@pytest.mark.parametrize('samples_per_row', [1, 2])
+@slow_cases.combinations(
+    {(2, 3, name) for name in IGNORING_ZERO_WEIGHTS} | {(1, 0, 'grpo'), (1, 16, 'grpo')},
+    samples_per_row=[1, 2],
+    num_used=[0, 3, 16],
+    name=list(IGNORING_ZERO_WEIGHTS),
+)
 def test_the_loss_and_its_gradient_are_unchanged(name, num_used, samples_per_row):
     objective = IGNORING_ZERO_WEIGHTS[name]
     batch = batch_of(num_used, num_used)

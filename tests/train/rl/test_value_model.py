@@ -155,6 +155,7 @@ def both(tmp_path_factory):
     return [run(folder, ('actor',), **changes) for folder in (whole, parted)]
 
 
+@pytest.mark.slow
 def test_the_value_model_learns_beside_the_player_and_is_no_part_of_it(both):
     (models, totals, rows), _ = both
     assert totals['updates'] == {'actor': 6, 'actor_value': 6}

@@ -75,6 +75,7 @@ def buffers(tree):
     return {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)}
 
 
+@pytest.mark.slow
 def test_loaded_players_share_one_base_in_memory(run):
     again = opened(run.directory.path, **ADAPTED)
     actor, critic = (again.load_model(stage) for stage in ('actor', 'critic'))

@@ -88,7 +88,8 @@ def test_the_context_of_a_config_is_the_fourth_axis_of_its_plan():
     assert dry_run.plan_of(settings_with(mesh=(1, -1, 2))).mesh == (1, -1, 2)
 
 
-@pytest.mark.parametrize('num_kv_heads', [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize('num_kv_heads', [1, 2])
 def test_fewer_key_value_heads_than_tensor_shards_are_whole_on_each_device(num_kv_heads):
     config = dataclasses.replace(
         tiny_model.EVERYTHING, num_heads=8, num_kv_heads=num_kv_heads, logits_chunk=6

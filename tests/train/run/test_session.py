@@ -140,6 +140,7 @@ def test_a_template_that_the_tokenizer_cannot_spell_is_refused_before_anything_i
     assert not (folder / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_system_message_of_the_settings_is_read_saved_and_refused_by_field(folder, tmp_path):
     def opened_with(template, system, **reinforce):
         config = config_of(folder, template=template)

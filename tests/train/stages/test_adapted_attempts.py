@@ -121,6 +121,7 @@ def test_adapters_that_learn_nothing_repeat_the_attempts_bit_for_bit(play):
     assert figures['adapted']['difference']['all'][0] == 0.0
 
 
+@pytest.mark.slow
 def test_trained_adapters_change_the_attempts_and_not_the_model(play):
     before = leaves(play.model)
     attempts, found, figures, tokens, _ = play('pairs')
@@ -152,6 +153,7 @@ def test_what_the_actor_writes_for_it_is_counted(play):
     assert tokens > sum(e.attempt.num_sampled for e in found) > 0
 
 
+@pytest.mark.slow
 def test_the_adapters_of_an_actor_go_on_and_stay_as_they_are(play):
     adaptation = lora.Adaptation(lora.LoraSettings(3, 6.0, ('query',)), '', 0, 'none')
     adapters = lora.init_adapters(CONFIG, adaptation, jax.random.key(1))
@@ -183,6 +185,10 @@ def test_bad_functions_and_settings_are_errors_of_one_line(play):
     with pytest.raises(ValueError, match=r'evaluate\.adapt\.when: number .* a boolean') as error:
         play('pairs', 'number')
     assert '\n' not in str(error.value)
+    with pytest.raises(
+        ValueError, match=r"evaluate\.adapt\.when='a:b' .* set evaluate\.adapt\.make"
+    ):
+        AdaptSettings('none', 'a:b', SETTINGS.adapt.fit, SETTINGS.adapt.lora)
     with pytest.raises(ValueError, match=r'evaluate\.adapt\.lora\.rank=0 .* nearest: 1'):
         AdaptSettings('a:b', 'always', SETTINGS.adapt.fit, lora.LoraSettings(0, 1.0, ('up',)))
     fit = dataclasses.replace(SETTINGS.adapt.fit, num_steps=0)

@@ -178,6 +178,7 @@ def test_a_stage_stopped_anywhere_goes_on_to_the_same_data(oracle, tmp_path, jud
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_random_filter_drops_as_many_flawed_attempts_of_each_level(tmp_path, judging):
     """It samples the same refinements, but keeps critiques that they do not support."""
     strict = {'filter_successes': 2}

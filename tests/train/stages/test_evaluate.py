@@ -129,6 +129,7 @@ def parts(folder):
 # Sampling
 
 
+@pytest.mark.slow
 def test_each_strategy_has_its_own_folder_of_parts(evaluated):
     _, folder, _ = evaluated
     names = [f'episodes/part-{i:05d}.array_record' for i in range(3)]

@@ -61,6 +61,7 @@ def perplexity(model, examples):
     return np.mean(perplexities(model, examples, rows=S.train.rows))
 
 
+@pytest.mark.slow
 def test_sft_lowers_the_perplexity_of_a_copy(samplers):
     start, examples = make_model(seed=0), examples_of(samplers)
     actor, totals = sft(start, examples, settings=S.actor.fit, loop=S.train, seed=0)
@@ -79,6 +80,7 @@ def test_grpo_trains_the_actor_and_not_the_critic(samplers):
     assert is_unchanged(pair.actor, seed=0) and is_unchanged(pair.critic, seed=1)
 
 
+@pytest.mark.slow
 def test_improve_trains_a_copy_of_the_actor_that_explored(samplers):
     pair, problems = make_pair(samplers), samplers.inputs.train_problems
     examples = examples_of(samplers)
@@ -92,6 +94,7 @@ def test_improve_trains_a_copy_of_the_actor_that_explored(samplers):
     assert is_unchanged(pair.actor, seed=0)
 
 
+@pytest.mark.slow
 def test_evaluate_returns_the_figures_of_its_episodes(samplers):
     pair, problems = make_pair(samplers), samplers.inputs.test_problems
     options = {'settings': S.evaluate, 'samplers': samplers, 'seed': 0}

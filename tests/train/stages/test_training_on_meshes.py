@@ -86,6 +86,7 @@ def mesh(shape):
         yield mesh
 
 
+@pytest.mark.slow
 @slow_cases.combinations(
     SUPERVISED, shape=MESHES, name=['adamw', 'muon'], kind=['whole', 'none', 'int8']
 )
