@@ -60,6 +60,7 @@ def test_every_quoted_text_is_one_of_the_code(quote, texts):
         assert any(map(re.compile(pattern_of(part)).search, texts)), part
 
 
+@pytest.mark.slow
 def test_the_list_has_every_text_of_an_error_with_its_place():
     messages = LISTING['messages']()
     assert len(messages) > 500

@@ -39,6 +39,7 @@ def test_tokens_of_any_shape_have_their_own_height(shape):
     assert (changed[..., 3:8] == 5).all() and changed.sum() == 25 * max(1, at.size)
 
 
+@pytest.mark.slow
 def test_on_the_lab_the_word_is_a_verdict_of_the_actors_turns():
     lab = tokenizer.lab_tokenizer()
     rule = token_rules.logits_rule(f'{cyclic_reflex.HERE}:lab_wave', lab, lab.vocab_size)

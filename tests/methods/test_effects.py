@@ -55,6 +55,7 @@ def arms_of(table):
 # The arms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('table', TABLES)
 def test_every_arm_is_a_run_that_begins_with_the_shared_stages(table):
     for variant in ('', ':smoke'):

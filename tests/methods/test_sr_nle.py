@@ -3,6 +3,7 @@
 import dataclasses
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +77,7 @@ def write(role, request, seed):
     return fake_engine.ids_of(solution if names_steps else solution.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_edits_are_played_beside_an_evaluation_that_stays_as_it_was(tmp_path, monkeypatch):
     plain, before = evaluated(tmp_path, monkeypatch, 'plain', evaluate__refine='always')
     changes = {n.replace('.', '__'): v for n, v in sr_nle.CHANGES.items() if 'num' not in n}

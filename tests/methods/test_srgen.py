@@ -39,6 +39,7 @@ def test_the_lab_has_its_own_numbers():
     assert not redraws([0.0] * 8 + [0.45], function=srgen.lab_reflect)  # 0 + 1 * 0.5
 
 
+@pytest.mark.slow
 def test_the_loss_weighs_context_and_the_next_token():
     p = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5]])
     targets = jnp.array([0, 1, 2])
@@ -61,6 +62,7 @@ def test_entropy_is_between_0_and_log_v_and_shifts_do_not_matter(logits, shift):
     assert found[1] == pytest.approx(found[0], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_device_looks_wherever_the_host_may_draw_again():
     sharp, flat = jnp.array([9.0, 0, 0, 0]), jnp.zeros(4)
     token, logits = jnp.zeros(2, 'int32'), jnp.stack([sharp, flat])

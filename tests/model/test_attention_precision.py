@@ -32,7 +32,7 @@ def attended(name, arrays):
 
 
 @pytest.mark.parametrize('name', ['whole', 'causal', 'shared'])
-@pytest.mark.parametrize('mean', [0.0, 1.0])
+@pytest.mark.parametrize('mean', [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_error_in_bfloat16_is_that_of_rounding_weights_and_result_once(name, mean):
     """A result is rounded with 2 ** -9 / 3 ** 0.5 = 1.1e-3 on average, and so are its weights."""
     exact = attended(name, random_arrays(mean, 'float32'))

@@ -11,7 +11,7 @@ from tests.support import tiny_model
 @pytest.mark.parametrize('tie_embeddings', [True, False])
 @pytest.mark.parametrize('qkv_bias', [True, False])
 @pytest.mark.parametrize('qk_norm', [True, False])
-@pytest.mark.parametrize('post_norms', [True, False])
+@pytest.mark.parametrize('post_norms', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_num_parameters_is_the_size_of_the_model(tie_embeddings, qkv_bias, qk_norm, post_norms):
     config = dataclasses.replace(
         tiny_model.CONFIG,

@@ -76,6 +76,7 @@ def test_the_drawn_token_is_the_one_that_the_loss_asks_for(other):
     np.testing.assert_allclose(moved.entropies, plain.entropies, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_entropies_are_the_models_at_each_token_of_the_turn():
     turn = (9, 17, 23)
     sequence = Paused((*PROMPT, *turn), 4, len(turn))
@@ -137,6 +138,7 @@ def test_a_turn_without_a_correction_is_the_turn_that_never_paused(write):
         np.testing.assert_allclose(turn.logprobs, whole.logprobs, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_vector_of_nothing_draws_the_same_tokens_with_their_own_noise(write):
     whole, again = write(None, method=SAMPLING), write(make(lambda text, pause: None))
     assert again.tokens == whole.tokens and len(whole.tokens) == 8

@@ -33,6 +33,7 @@ def export(source, target, **options):
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_imported_and_exported_through_buckets(fake, tmp_path):
     tensors = test_convert.write(tmp_path / 'theirs', 'qwen2-window')
     fake.objects.put_tree(tmp_path / 'theirs', 'theirs')

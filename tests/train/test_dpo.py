@@ -25,6 +25,7 @@ def test_pairs_are_packed_side_by_side():
         packing.pack_pairs(pairs, rows=1, length=18)
 
 
+@pytest.mark.slow
 def test_the_train_step_of_every_method_widens_the_margin_of_pairs():
     examples = tiny_model.random_examples(1, (7,) * 16)
     pairs = list(zip(examples[::2], examples[1::2], strict=True))

@@ -63,6 +63,7 @@ def test_other_shapes_and_numbers_are_refused_by_name(readings, result):
         read(tiny_model.random_batch(0), jnp.int32(0))
 
 
+@pytest.mark.slow
 def test_the_labels_stay_and_microbatches_read_alike():
     """The loss is that of the batch's tokens, predicted from the others."""
     model, batch = tiny_model.make_model(tiny_model.FLAT), tiny_model.random_batch(0)

@@ -93,6 +93,7 @@ def test_the_page_draws_the_same_charts(workdir):
         assert html_page.html.escape(chart.caption) in page
 
 
+@pytest.mark.slow
 def test_the_numbers_beside_a_chart_are_those_in_it(out):
     rows = rows_of(out / 'accuracy-by-level.csv')
     assert rows[0] == {
@@ -115,6 +116,7 @@ def test_the_numbers_beside_a_chart_are_those_in_it(out):
     ]
 
 
+@pytest.mark.slow
 def test_the_charts_of_all_episodes_count_them(out):
     rows = rows_of(out / 'episodes-change.csv')
     assert {r['kind']: r['episodes'] for r in rows} == {
@@ -137,6 +139,7 @@ def test_rewards_have_one_scale(values):
     assert sum(bar.get_height() for bar in first.patches) == len(values)
 
 
+@pytest.mark.slow
 def test_all_are_black_on_white_at_300_dots_an_inch(out):
     for path in out.glob('*.svg'):
         text = path.read_text()

@@ -130,6 +130,7 @@ def test_without_staleness_nothing_is_sampled_ahead(tmp_path, monkeypatch):
     assert {fact.policy_step for fact in facts} == {None}
 
 
+@pytest.mark.slow
 def test_the_next_iteration_is_sampled_while_the_updates_are_taken(tmp_path, monkeypatch):
     """An update waits until the rollouts of the next iteration have begun."""
     started = [threading.Event() for _ in range(STEPS + 2)]

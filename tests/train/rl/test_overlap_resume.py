@@ -75,6 +75,7 @@ NUM_STORED = {1: STEPS, 2: 4}
 """Iterations whose episodes are stored: the first, the last, and those before a checkpoint."""
 
 
+@pytest.mark.slow
 def test_every_prompt_of_every_iteration_is_sampled_once(tmp_path):
     """Those that the seed draws, in order, however far ahead they are sampled."""
     cases.run(tmp_path, ('actor',), **CHANGES, staleness=2)

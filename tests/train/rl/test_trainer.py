@@ -336,15 +336,12 @@ def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other
 def test_the_critiques_that_are_refined_are_those_of_the_settings(monkeypatch, tmp_path, refine):
     setups = []
 
-    class Stopped(Exception):
-        pass
-
     def make_training(player, setup, *_, **__):
         setups.append(setup)
-        raise Stopped
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer, 'make_training', make_training)
-    with pytest.raises(Stopped):
+    with pytest.raises(KeyboardInterrupt):
         trainer.reinforce(
             None, PROBLEMS, trained=['critic'], settings=settings_of(refine=refine), loop=LOOP,
             scorer=SCORER, method=METHOD, folder=tmp_path, writer=None, seed=0,

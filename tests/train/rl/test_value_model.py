@@ -169,6 +169,7 @@ def test_the_value_model_learns_beside_the_player_and_is_no_part_of_it(both):
         assert row['value/explained_variance'] <= 1 and 0 <= row['value/clipped'] <= 1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_continues_bit_for_bit(both):
     (models, totals, rows), (again, totals_again, rows_again) = both
     assert rows == rows_again and totals == totals_again

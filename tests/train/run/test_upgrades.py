@@ -100,28 +100,35 @@ def test_caches_in_int8_bind_what_is_read_from_them(tmp_path):
 # Newer code
 
 
-def without(workdir, field):
-    """Removes a field from the stages' configs, as if the code before did not have it."""
+def without(workdir, *fields):
+    """Removes fields from the stages' configs, as if the code before did not have them."""
     for path in pathlib.Path(workdir).glob('stages/*/config.json'):
         config = json.loads(path.read_text())
-        *sections, name = field.split('.')
-        section = functools.reduce(dict.__getitem__, sections, config)
-        del section[name]
+        for field in fields:
+            remove(config, *field.split('.'))
         path.write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize('field', sorted(stage_fields.EARLIER))
-def test_a_config_without_a_field_has_its_earlier_value(tmp_path, field):
+def remove(tree, name, *rest):
+    """Removes a leaf, and the sections that are empty without it."""
+    if rest:
+        remove(tree[name], *rest)
+    if not rest or not tree[name]:
+        del tree[name]
+
+
+def is_as_earlier(field):
+    """Whether the earlier value of a field is that of the smoke config."""
+    now = functools.reduce(dict.__getitem__, field.split('.'), json.loads(config_of(())[0]))
+    return build._plain(stage_fields.EARLIER[field], field) == now
+
+
+def test_a_config_without_fields_has_their_earlier_values(tmp_path):
     start_all(tmp_path)
-    without(tmp_path, field)
-    now = functools.reduce(
-        dict.__getitem__, field.split('.'), json.loads(directory_of(tmp_path).config)
-    )
-    if build._plain(stage_fields.EARLIER[field], field) == now:
-        directory_of(tmp_path).check_stages()
-    elif field not in stage_fields.MAY_CHANGE:
-        with pytest.raises(ValueError, match=f'field {field} was'):
-            directory_of(tmp_path).check_stages()
+    same = [field for field in stage_fields.EARLIER if is_as_earlier(field)]
+    assert len(same) > 100
+    without(tmp_path, *same)
+    directory_of(tmp_path).check_stages()
 
 
 def test_a_field_without_an_earlier_value_is_refused_when_it_is_read(tmp_path):

@@ -44,6 +44,7 @@ def test_processed_tokens_are_more_than_generated_ones(evaluated):
             assert all(point['processed'][n] > point['tokens'][n] for n in point['tokens'])
 
 
+@pytest.mark.slow
 def test_a_budget_is_compared_with_the_largest_majority_that_it_pays_for(evaluated, tmp_path):
     _, summary = evaluated
     majority = summary['curves']['majority']

@@ -16,7 +16,7 @@ from elenchus.train import sft
 from elenchus.train.run import runner, study_runner
 from elenchus.train.stages import actor, improve, unsampled
 from elenchus.train.stages import sft as sft_stages
-from tests.support import fake_engine, fake_run
+from tests.support import fake_engine, fake_run, slow_cases
 from tests.support.fake_engine import CHAT
 from tests.support.fake_run import FakeModel
 
@@ -87,7 +87,9 @@ def fits(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize('explorer', explorers.EXPLORERS)
+@pytest.mark.parametrize(
+    'explorer', slow_cases.some(explorers.EXPLORERS, fast=('vanilla', 'critique_in_the_loop'))
+)
 def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fits, explorer):
     run = make_run(tmp_path, explorer)
     summary = runner.run_stage(run, explorer)

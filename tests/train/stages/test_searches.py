@@ -1,8 +1,11 @@
 """Tree search in the stage `evaluate`: one more row, which changes no other, and resumes."""
 
+import pytest
+
 from tests.train.stages.test_evaluate import Evaluation, parts
 
 
+@pytest.mark.slow
 def test_a_tree_search_is_one_more_row_and_the_others_are_as_before(tmp_path):
     for name in ('off', 'on'):
         (tmp_path / name).mkdir()

@@ -111,6 +111,7 @@ def test_a_refiner_that_reads_uses_every_false_value(tmp_path, capsys):
     assert summary['due'] == summary['counterfactuals'] == 2 * len(PROBLEMS)
 
 
+@pytest.mark.slow
 def test_a_refiner_that_does_not_read_has_no_words_and_a_warning(tmp_path, capsys):
     summary = evaluated(tmp_path, ignore)
     assert summary['uptake']['all'] == [0.0, 0.0, 0.0]
