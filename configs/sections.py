@@ -221,8 +221,8 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     },
     'turns': {
         'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
-        'attempt': 1.0,  # weight of the attempt's advantage
-        'refinement': 1.0,  # weight of the refinement's advantage
+        'attempt': 1.0,  # weight of the attempt's reward
+        'refinement': 1.0,  # weight of the refinement's reward
         'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)
         'discount': 0.0,  # of the refinement's reward in the attempt's return
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
