@@ -85,8 +85,8 @@ def reinforce(
     """Trains the players in `trained`; returns (player -> trained model, totals of the stage).
 
     An iteration trains them in turn, each with the newest weights of the other. A player with
-    adapters trains only these. With `settings.one_model` both are the critic's model, which gets the
-    updates of both. The reference of the KL term is the `teacher`, or else the initial player.
+    adapters trains only these. With `settings.one_model` one model, the critic's, is both players
+    and gets all updates. The reference of the KL term is the `teacher`, or else the initial player.
     All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints.
     """
     s, mesh = settings, sharding.current_mesh()
