@@ -1,7 +1,7 @@
 """Watches a run: writes its status, and warns of slow steps and of hosts that do not answer.
 
 A thread reads what this process does (metrics/activity.py) and the signs of life of the others.
-Process 0 writes them to WORKDIR/status.json (docs/faults.md has its fields) and warns in the log.
+Process 0 writes them to WORKDIR/status.json (fields: docs/faults.md) and warns in the log.
 
 Python's stacks are dumped by faulthandler, which is in C and so does not need Python's lock.
 """

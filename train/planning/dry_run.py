@@ -3,8 +3,8 @@
 python -m scripts.run --config configs/released/llama3_8b_mathcritique.py --workdir runs/x \\
     --dry_run --topology=v5e-256
 
-All arrays are shapes on an abstract mesh of the machine, and all programs are traced, so shapes that
-do not divide and programs that do not trace are errors. A config that does not fit is an error that
+All arrays are shapes on an abstract mesh of the machine, and all programs are traced, so shapes
+that do not divide and programs that do not trace are errors. If a config does not fit, the error
 names the nearest one that does. Nothing is written. The figures are estimates; with --compile, XLA
 also compiles every program of the run for the machine, and prints its own (compiled_table.py).
 """
