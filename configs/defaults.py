@@ -130,7 +130,7 @@ SAMPLING = {  # how turns are sampled
         'cache_dtype': 'model',  # of keys and values: 'model' or 'int8'
         'quantize': 'none',  # of weights while sampling: 'none' or 'int8'
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
-        'min_prefill_use': 0.0,  # share of prompts in a prefill below which they wait; 0: never
+        'min_prefill_use': 0.0,  # a prefill with a smaller share of prompt tokens waits; 0: never
         'tensor_shards': 0,  # devices that split the sampler's weights; 0: as the mesh's tensor
         'compile_threads': 0,  # programs compiled at once before sampling; 0: each when needed
         'dtype': 'model',  # of the sampler: model.dtype 'model', 'float32' or 'bfloat16'
@@ -173,15 +173,15 @@ TRAIN = {  # what all training shares
     'log_every': 10,  # steps
     'checkpoint_every': 100,  # steps
     'keep_checkpoints': 2,  # newest checkpoints that stay
-    'keep_finished_checkpoints': 0,  # newest that stay once a stage's or round's model is saved
+    'keep_finished_checkpoints': 0,  # newest that stay after the model of a stage is saved
     'nonfinite': 'stop',  # on a NaN or infinite loss or gradient: 'stop' or 'skip' the update
     'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
 }
 
 WATCHDOG = {  # warnings in the log, which end nothing, and the end at a request to stop
     'slow_factor': 20.0,  # a step is slow that takes this many times the median
-    'timeout_s': 1800.0,  # without progress, until the Python stacks go to the log; 0: never
-    'stop_within_s': 10.0,  # from SIGTERM until a process leaves that cannot save yet; 0: it waits
+    'timeout_s': 1800.0,  # without progress, then the Python stacks are logged; 0: never
+    'stop_within_s': 10.0,  # from SIGTERM until a process that cannot save exits; 0: it waits
     'alert': '',  # command or https://... told of the end, silent hosts and NaN; '': nobody
 }
 
@@ -223,7 +223,7 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
     'filter_successes': 0,  # of them that must be right; 3 with 10 samples
     'filter': 'refinements',  # or 'random': a control, rejects as many flawed ones of each level
     'correct_share': 0.5,  # right attempts among the data, at most
-    'level_balance': 0.0,  # flawed attempts of the rarest level / of the most frequent, least
+    'level_balance': 0.0,  # least ratio of flawed attempts, rarest / most frequent level
 }
 
 CRITIC = {  # stage `critic`: supervised fine-tuning on critiques
@@ -238,7 +238,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'critic_start': 'newest',  # stage whose model criticises, or 'newest'
     'num_problems': 1319,  # test problems
     'num_attempts': 4,  # at each
-    'refine': 'wrong',  # what the critic calls wrong or garbles; 'always'; 'module:function'
+    'refine': 'wrong',  # unless the critic says correct; or 'always', 'module:function'
     'num_rounds': 1,  # of critique and refinement
     'oracle': True,  # also refine what is truly wrong: an upper bound
     'uptake': {  # is the critique read? (docs/methods.md)
@@ -288,8 +288,8 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'keep_refined': 1,  # refinements kept, a wrong attempt, at most
         'critiques': 'own',  # that are followed; or 'shuffled', a control: of other questions
         'guides': 'own',  # that guided attempts see; or 'shuffled', the same control
-        'teacher': 'critic',  # of `interactive`: the 'critic', or one that knows the 'reference'
-        'accept': 'right',  # by labels, or without: by the 'critic' or a function (extending.md)
+        'teacher': 'critic',  # of `interactive`: 'critic', or 'reference': one that knows it
+        'accept': 'right',  # by labels; or without labels: 'critic', or a function (extending.md)
         'player_guide': 'none',  # of `self_guided`: a function that has a player write it
         'opening': 'none',  # of `self_guided`: a function says what a response begins with
     },

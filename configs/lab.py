@@ -1,7 +1,7 @@
 """The lab, generated chains of digit arithmetic with facts: all stages on two CPU cores.
 
 configs/lab.py                 the default run, from the shipped base model
-configs/lab.py:smoke           every stage with tiny numbers, in about a minute
+configs/lab.py:smoke           every stage with tiny numbers, in about two minutes
 configs/lab.py:base            trains the shipped base model from scratch: drills, single turns ...
 configs/lab.py:conversations   ... and then, from runs/base, conversations
 """

@@ -33,7 +33,7 @@ def fit(num_steps: int = 200, learning_rate: float = 0.003, **changes) -> dict:
         'num_steps': num_steps,  # batches; 0: the model stays as it is
         'optimizer': optimizer(learning_rate, **changes),  # fresh for this fit
         'reweigh': 'none',  # factor of a token's weight: 'none' or 'module:function'
-        'read': 'same',  # tokens that are read: the 'same' as predicted, or 'module:function'
+        'read': 'same',  # input tokens: the 'same' as the targets, or 'module:function'
     }
 
 
@@ -110,7 +110,7 @@ def loss() -> dict:
     return {
         'kind': 'dpo',  # 'dpo', 'ipo', 'kto', 'orpo' or 'simpo'
         'beta': config_dict.placeholder(float),  # scale of scores; of 'orpo' weight of the odds
-        'gamma': config_dict.placeholder(float),  # margin that is wanted, of 'dpo' and 'simpo'
+        'gamma': config_dict.placeholder(float),  # target margin, of 'dpo' and 'simpo'
         'nll_coef': config_dict.placeholder(float),  # weight of the NLL of chosen responses
         'desirable': config_dict.placeholder(float),  # weight of chosen responses, of 'kto'
         'undesirable': config_dict.placeholder(float),  # weight of rejected responses, of 'kto'
@@ -153,7 +153,7 @@ PREFER = {  # stages `prefer` (actor) and `prefer_critic`: pairs of responses; d
     'pairs': 'right_wrong',  # or 'refined', 'best_worst', 'random', 'module:function'
     'keep': 4,  # pairs of a question, at most
     'prompt': 'question',  # of an actor's response: 'question', or the 'conversation' before it
-    'mask_common': False,  # leave out the tokens that both responses begin with
+    'mask_common': False,  # do not train the tokens that both responses begin with
     'length': 0,  # tokens of a row, which holds whole pairs; 0: train.length
     'fit': fit(60, 0.0003, schedule='constant'),
     'lora': lora(),
@@ -164,7 +164,7 @@ SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corr
     'num_rounds': 3,  # of refinement until the answer must be right
     'tokens': 640,  # longest talk
     'learn_mistakes': True,  # also train lines that are called wrong
-    'splice': 'talk',  # text of wrong lines, remarks and right lines: each line with its remark
+    'splice': 'talk',  # how lines and remarks become a text; or 'module:function'
     'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
@@ -178,21 +178,21 @@ AVERAGE = {  # stage `average`: an actor whose weights are the mean of those of 
 REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
     'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
     'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
-    'one_model': False,  # of reinforce_both: one model, that of critic_start, is both players
+    'one_model': False,  # reinforce_both: one model, that of critic_start, is both players
     'teacher': '',  # a saved model to distil by the KL term, of any size; '': none
     'num_steps': 100,  # iterations
     'staleness': 0,  # iterations that sampling runs ahead of the updates; 0: they alternate
-    'rollout_devices': 0,  # of the mesh, that only sample, where there is staleness; 0: all do both
+    'rollout_devices': 0,  # devices of the mesh that only sample, with staleness; 0: all do both
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration
     'num_samples': 8,  # of each problem: a group
     'num_refinements': 1,  # of each critique, where its helpfulness is rewarded
-    'refine': 'always',  # for that: 'always', or 'wrong': after those that do not say correct
-    'num_rollouts': 0,  # from the end of each line, which label attempts for critics; 0: the lab's
+    'refine': 'always',  # critiques for that: all, or 'wrong': those that do not say correct
+    'num_rollouts': 0,  # continuations of each line, to label a critic's attempts; 0: lab's truth
     'rollout_threshold': 0.4,  # a line is wrong if a smaller share of them reach the answer
     'labels': 'threshold',  # of lines by their continuations, or 'module:function'
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
-    'replay_groups': 0,  # newest groups kept, to stand in for those without variance; 0: off
+    'replay_groups': 0,  # newest groups kept, to replace those without variance; 0: off
     'num_minibatches': 1,  # updates an epoch
     'num_epochs': 1,  # passes over an iteration's samples
     'length': 480,  # of a row: question and attempt
@@ -202,9 +202,9 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'epsilon': 1e-4,  # added to the standard deviation
         'outcome_coef': 1.0,  # weight of the outcome's advantage
         'step_coef': 0.5,  # weight of the steps' advantages
-        'steps': 'normalised',  # from scores: that, 'difference', 'score' or 'module:function'
-        'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 tames equal texts
-        'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
+        'steps': 'normalised',  # from scores; or 'difference', 'score', 'module:function'
+        'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 is a good start
+        'unreached': 'zero',  # steps after the first wrong one: score 0 ('zero'), or none ('mask')
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places
     },
@@ -216,18 +216,18 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'gamma': 1.0,  # discount of a token
         'gae_lambda': 0.95,  # 1: return less value; 0: one step ahead
         'whiten': True,  # advantages of an iteration to mean 0 and deviation 1
-        'clip': 0.2,  # most that an iteration moves a value; 0: no clip
+        'clip': 0.2,  # largest change of a value in an iteration; 0: no clip
         'learning_rate': 0.0003,  # by AdamW; else it has the player's optimizer
     },
     'turns': {
         'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
-        'attempt': 1.0,  # weight of the attempt's advantage
-        'refinement': 1.0,  # weight of the refinement's advantage
+        'attempt': 1.0,  # weight of the attempt's reward
+        'refinement': 1.0,  # weight of the refinement's reward
         'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)
         'discount': 0.0,  # of the refinement's reward in the attempt's return
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
         'attempt_kl_coef': 0.0,  # of attempts in stage I
-        'hint_share': 0.0,  # lines of the reference shown as a hint
+        'hint_share': 0.0,  # share of the reference's lines shown as a hint; 0: no hints
         'restart': 'none',  # samples that begin with a part of another: 'module:function'
         'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
     },

@@ -8,9 +8,9 @@ none waits for another: its update is the same in a packed row, in a prefill and
 Sources: Mixtral (arXiv 2401.04088), section 2.1, and Qwen 3 (arXiv 2505.09388).
 
 The products are computed in one of two ways. TPUs and GPUs have a kernel for groups of rows
-(`jax.lax.ragged_dot`), which reads each token for its k experts only. On a CPU it multiplies all
-rows with all experts, k times the work of `_apply_all`: that was 2.6 to 5.5 times as fast forward,
-and 1 to 4.5 times with gradients (docs/log.md).
+(`jax.lax.ragged_dot`), which multiplies each token with its k experts only. On a CPU that function
+multiplies all rows with all experts, k times the work of `_apply_all`, which is used there: it was
+2.6 to 5.5 times as fast forward, and 1 to 4.5 times with gradients (docs/log.md).
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """Memory and traffic of a model on one device: exact for arrays, estimated for the rest.
 
-`array_bytes` and `cache_bytes` are the bytes that JAX allocates. Estimates of activations follow
-from the remat policy and from the arrays that each layer's backward pass reads; temporaries that
-XLA adds or removes are not counted. All functions take a mesh, which may be abstract: one of
-devices that this machine does not have.
+`array_bytes` and `cache_bytes` are exactly what JAX allocates. Activations are estimated from the
+remat policy and the arrays that the backward pass of a layer reads; temporaries that XLA adds or
+removes are not counted. All functions take a mesh, which may be abstract: of devices that this
+machine does not have. Results are bytes, or bytes per token, of one device.
 """
 
 import dataclasses
@@ -78,12 +78,12 @@ def local_rows(rows: int, mesh: Mesh) -> int:
 
 
 def local_tokens(rows: int, length: int, mesh: Mesh) -> int:
-    """Tokens of a batch on one device: of its rows, and of its part of a sequence."""
+    """Tokens of a batch on one device: its rows times its part of each sequence."""
     return local_rows(rows, mesh) * local_size(length, sharding.context_size(mesh))
 
 
 def stream_parts(length: int, mesh: Mesh) -> int:
-    """Parts that 'tensor' splits a device's positions into between the products of matrices."""
+    """Parts into which 'tensor' splits positions between matrix products; 1: it does not."""
     tensor = mesh.shape['tensor']
     return tensor if length % (tensor * sharding.context_size(mesh)) == 0 else 1
 
@@ -107,7 +107,7 @@ def cache_bytes(
 def matmul_outputs(config: ModelConfig, mesh: Mesh, targets: tuple[str, ...] = ()) -> int:
     """Elements per token that the projections of one layer output.
 
-    A target with adapters counts twice: once for the base and once for the low-rank sum.
+    A target with adapters counts twice: the base's output, and the sum with the low-rank term.
     """
     local = local_sizes(config, mesh)
     sizes = {
@@ -185,10 +185,10 @@ def activation_bytes(
 ) -> dict[str, int]:
     """Estimated bytes on one device in a training step of `rows` rows of `length` tokens at once.
 
-    'kept' exists from the forward to the backward pass. 'layer or loss' is the largest of what
-    never exists together: the MLP of a layer being differentiated (the outputs of its projections,
-    recomputed or unstacked, and three cotangents), its attention (three arrays of scores of a block
-    of queries), and one chunk of the loss. Compared with the compiler for TPUs (docs/scale.md).
+    'kept' is what exists from the forward to the backward pass. 'layer or loss' is the largest of
+    three parts that never exist at the same time: the MLP of the layer that is differentiated (the
+    outputs of its projections and three cotangents), its attention (three arrays of scores for a
+    block of queries), and one chunk of the loss. docs/scale.md compares it with XLA for TPUs.
     """
     tokens, local = local_tokens(rows, length, mesh), local_sizes(config, mesh)
     # With a shared prompt, attention works on split rows: one per sample.
@@ -220,7 +220,7 @@ def activation_bytes(
 
 
 def gathered_keys(config: ModelConfig, mesh: Mesh) -> int:
-    """Bytes per token of a device of the keys and values that it has from the rest of 'context'."""
+    """Bytes per token of the keys and values that a device gathers from the rest of 'context'."""
     others, heads = sharding.context_size(mesh) - 1, local_sizes(config, mesh).kv_heads
     return 2 * others * itemsize(config.dtype) * heads * config.head_dim
 
@@ -247,7 +247,7 @@ def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:
     """Estimated bytes of parameters gathered from all 'fsdp' shards while they are used.
 
     Counts the head and, if it is `trained`, its gradient, both in the dtype of activations, and the
-    matrices of one layer. The embedding is looked up where it lies. 0 if 'fsdp' has one shard.
+    matrices of one layer. The embedding is not gathered. 0 if 'fsdp' has one shard.
     """
     head, layer = gathered_parts(config, mesh)
     return head * (2 if trained else 1) + layer
@@ -269,8 +269,8 @@ def logits_bytes(config: ModelConfig, *, tokens: int, mesh: Mesh) -> int:
 def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> dict[str, int]:
     """Estimated bytes on one device in a pass for log-probabilities of `rows` rows of `length`.
 
-    A layer's gathered matrices and the outputs of its MLP are gone when the logits are computed.
-    Compared with the compiler for TPUs where a kernel computes attention (docs/scale.md).
+    The gathered matrices of a layer and the outputs of its MLP are freed before the logits exist.
+    docs/scale.md compares it with XLA for TPUs, where a kernel computes attention.
     """
     tokens, local = local_tokens(rows, length, mesh), local_sizes(config, mesh)
     size, (head, layer) = itemsize(config.dtype), gathered_parts(config, mesh)

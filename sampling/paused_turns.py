@@ -1,10 +1,10 @@
 """Turns that pause while a model writes them: the host ends them, appends a text, or lets them be.
 
-`sampling.pause` (engine/token_rules.py) says after which tokens a turn pauses, and the function of
-`sampling.after_pause` what then happens. A text that it appends, and the end token of a turn that
-it stops, are `forced` tokens of the turn: they were not sampled, and are never trained. So are
-tokens that are drawn again from a corrected state (corrections.py), and the turns of tools
-(tools.py), for which a turn pauses where it calls one.
+`sampling.pause` (engine/token_rules.py) says after which tokens a turn pauses; the function of
+`sampling.after_pause` then says how it goes on. A text that it appends, and the end token of a turn
+that it stops, are `forced` tokens: not sampled, and never trained. So are tokens that are drawn
+again from a corrected state (corrections.py), and answers of tools (tools.py), for which a turn
+pauses after its call.
 """
 
 import dataclasses

@@ -1,13 +1,13 @@
-"""Slots: places of the algorithms that one function fills, a built-in one or a user's own.
+"""Slots: fields of the config that name a function of an algorithm, built in or a user's own.
 
 A field of the config that is a slot holds the name of a built-in function ('grpo') or says where
 another one is: 'module:function', or 'FILE.py:function'. The field's type has the slot:
 
     outcome: Annotated[str, OUTCOMES]
 
-Built-in functions and a user's are called alike. They get numbers, arrays and records, and return
-numbers and arrays, so that a method needs to import nothing of ours. docs/extending.md has an
-example of each slot. A run that used another version of a function's file is not continued.
+Built-in functions and a user's are called in the same way. They get numbers, arrays and records,
+and return numbers and arrays, so that a method need not import anything of ours. docs/extending.md
+lists the slots. A run is not continued after the file of one of its functions has changed.
 """
 
 import ast

@@ -1,13 +1,14 @@
 """Texts that a player writes on request: a plan before an attempt, new problems, notes to keep.
 
-A function of a user's says what is asked, one request after the other, and what comes of it:
+A function of a user's returns one request after the other, and then the result:
 
     def plan(problem, notes):
         if not notes.written:
             return [f'Write a plan for this problem: {problem.question}']  # a request
         return notes.written[-1]  # the result
 
-It is called again with every answer in `notes.written`, so it depends on its arguments alone.
+It is called again after each answer, with all answers in `notes.written`, so it must be a pure
+function of its arguments.
 """
 
 import dataclasses

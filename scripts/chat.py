@@ -4,11 +4,11 @@ r"""Answers questions that are typed in or piped: attempt, critique and refineme
         --config=configs/evaluate.py:mathcritique
     echo 'Tom has 3 pens and buys 4. How many has he?' | python -m scripts.chat --model=models/mine
 
-The actor writes an attempt. With --critic, the critic checks it, and where its verdict is not
-"correct", the actor writes a refinement. --model and --critic may be the same model. A model that
-was trained elsewhere needs prompts, which --config names; --config.sampling.temperature=0.1 makes
-the answers nearly the likeliest ones. On a terminal verdicts are green and red; NO_COLOR=1 turns
-that off. Each line is one question; Ctrl-D ends.
+Each line is one question; Ctrl-D ends. The actor writes an attempt. With --critic, the critic
+checks it, and if its verdict is not "correct", the actor writes a refinement. --model and --critic
+may be the same model. A model that was trained elsewhere needs prompts, which --config names.
+--config.sampling.temperature=0.1 makes sampling nearly greedy. On a terminal verdicts are green and
+red; NO_COLOR=1 turns that off.
 """
 
 import os

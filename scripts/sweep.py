@@ -9,9 +9,9 @@ Which points (one of three):
   a list    --points=FILE, a JSONL file with one {"train.rows": 8, "actor.lora.rank": 4} a line
   random    --random=20, and --vary with values or a range: FIELD=0.1..0.5, FIELD=log:1e-4..1e-2
 
-Which figure: --rank is a path in the run's summary.json, from the stage on (evaluate.accuracy.
-refined.all, reinforce.accuracy.attempt.all, actor.final_loss); the greatest mean over the seeds is
-best, with --ascending the least. Written are sweep.json, sweep.csv and sweep.md.
+Which figure: --rank is a path in the run's summary.json that begins with the stage (evaluate.
+accuracy.refined.all, reinforce.accuracy.attempt.all, actor.final_loss). The best point has the
+greatest mean over the seeds, with --ascending the least. It writes sweep.json, .csv and .md.
 
 Where: on this machine, --jobs runs at a time (an accelerator takes one); or on others:
   --action=print                      only prints the commands of what is not complete yet
@@ -19,8 +19,8 @@ Where: on this machine, --jobs runs at a time (an accelerator takes one); or on 
                                       puts a launcher before each; --workdir is then gs://...
   --action=table                      only ranks what is there
 
-Stopped or killed, the same command goes on; the result is the same. More values, seeds or points
-may be added: what is complete stays. A point that fails is one line, and the others go on.
+The same command continues a sweep that was stopped or killed, with the same result. Values, seeds
+and points may be added: complete runs stay. A point that fails gives one line; the others go on.
 """
 
 import shlex

@@ -6,10 +6,10 @@ python -m scripts.watch gs://bucket/run --once
 python -m scripts.watch runs/study --once         # a line for each run in the folder
 
 It only reads, so it may be started and ended at any time, also on another machine that sees the
-files. A run that was killed is said to be: its lock is free; where locks do not work, as in a
-bucket, it is said to be silent after 90 s without a sign of life. When the run ends, the exit code
-is 0 (done), 75 (stopped on request) or 1. Without a terminal it prints a line when something
-changed, every ten seconds at most.
+files. It knows that a run was killed because its lock is free. Where locks do not work, as in a
+bucket, it calls a run silent after 90 s without a sign of life. When the run ends, the exit code
+is 0 (done), 75 (stopped on request) or 1. Without a terminal it prints a line when something has
+changed, at most every ten seconds.
 """
 
 import sys

@@ -2,9 +2,9 @@
 
     loss = - sum_t m_t f(rho_t, w_t) / norm  +  kl_coef * KL  -  entropy_coef * H
 
-with `w_t` the token's weight or advantage (Batch.weights), `m_t` its loss mask and
-`rho_t = exp(logp_t - old_logp_t)`. An Objective selects f, the form of rho and the average over
-tokens. It is a frozen value, static under jit. Sources: "The objective" in docs/methods.md.
+where `w_t` is the weight or advantage of token t (Batch.weights), `m_t` its loss mask and
+`rho_t = exp(logp_t - old_logp_t)`. An Objective says which f, which form of rho and which average
+over tokens; it is frozen and hashable, so static under jit. docs/methods.md: "The objective".
 """
 
 import dataclasses
@@ -231,7 +231,7 @@ def dpo(beta: float) -> Objective:
 
 
 def outcome(beta: float) -> Objective:
-    """Cross-entropy of sigmoid(beta sum_t (logp_t - ref_logp_t)) against right and wrong.
+    """Cross-entropy of sigmoid(beta sum_t (logp_t - ref_logp_t)), the probability of being right.
 
     The weight is 1 on right and -1 on wrong sequences. Implicit rewards, arXiv 2412.01981.
     """
@@ -239,15 +239,15 @@ def outcome(beta: float) -> Objective:
 
 
 def value(clip: float) -> Objective:
-    """Half of a value's squared error from its weight, a mean over tokens; clip 0: none."""
+    """Half of the squared error (value - weight)^2, a mean over tokens; clip 0: no clip."""
     return dataclasses.replace(SFT, surrogate='value', clip_high=clip)
 
 
 class Sums(NamedTuple):
     """Sums over a part of a batch; `total / weight` is the loss.
 
-    All fields except `maxima` are added over microbatches and devices and divided once, so the
-    loss does not depend on how a batch is split.
+    All fields except `maxima` are added over microbatches and devices, and divided only then, so
+    the loss does not depend on how a batch is split.
     """
 
     total: jax.Array  # scalar: sum of the token losses, scaled by `average`
@@ -258,7 +258,7 @@ class Sums(NamedTuple):
 
 
 def batch_totals(objective: Objective, batch: Batch) -> PairTotals | None:
-    """Returns what `loss` must know of a whole batch if it gets the batch in parts, or None."""
+    """Returns the totals of a batch that `loss` needs for a part of it; None if it needs none."""
     return pair_totals(batch) if objective.pairs else None
 
 
@@ -272,7 +272,7 @@ def loss(
 ) -> Sums:
     """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model.
 
-    `totals` are those of the whole that the batch is a part of; None: it is no part.
+    `totals`: of the whole batch, if this one is a part (`batch_totals`); None if it is whole.
     """
     o, num_tokens = objective, batch.loss_mask.sum()
     batch, logprobs, entropy, excluded = trained_only(batch, logprobs, entropy)

@@ -14,8 +14,9 @@ and D = s_chosen - s_rejected, the loss of a pair is
     simpo  - log sigmoid(beta D - gamma), mean                                 arXiv 2405.14734
 
 plus `nll_coef` times the mean negative log-likelihood of the tokens of chosen responses. 'orpo' and
-'simpo' read no reference: ref_logp is 0. A shift of ref_logp at one token shifts a score: by what a
-margin must exceed 0 (train/pairs.py), or by KTO's z0, the mean log-ratio of other responses.
+'simpo' use no reference: ref_logp is 0. A shift of ref_logp at one token shifts the score: this is
+how an offset of the margin (train/pairs.py) and KTO's z0, the mean log-ratio of other responses,
+enter.
 """
 
 import dataclasses

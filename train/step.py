@@ -60,9 +60,9 @@ def read_batch(
     """Returns ((log-probabilities, entropies), use of experts [L, E] or None without any).
 
     The first two, [B, T], are of the batch's own tokens. They are 0 at the first token of every
-    sequence, which has no prediction (also if packed), and on prompts that samples share
-    (`shared`). The model reads the tokens `read` instead, if given. With other `numbers` they are
-    those of each token.
+    (packed) sequence, which nothing predicts, and on prompts that samples share (`shared`). `read`
+    [B, T]: tokens that the model reads in place of the batch's. `numbers`: another function of
+    hidden states than log-probabilities, such as values.
     """
     inputs = batch.tokens if read is None else read
     hidden, use = model(inputs, batch.positions, segments=batch.segments, shared=shared)
@@ -81,10 +81,10 @@ def read_batch(
 
 
 def places_of(batch: Batch) -> Place:
-    """Returns the places [B, T] of a batch's tokens; of tokens outside of steps any.
+    """Returns the places [B, T] of a batch's tokens, for logits rules; arbitrary outside of steps.
 
-    The body of a turn is a run of tokens in steps, so its first token is the last before which
-    such a run begins. A prompt that samples share has no trained turn.
+    The body of a turn is a run of tokens with step ids, so it begins where such a run begins. A
+    prompt that samples share has no trained turn.
     """
     in_steps = batch.steps > 0
     before = [jnp.pad(x[:, :-1], ((0, 0), (1, 0))) for x in (in_steps, batch.turns, batch.segments)]
@@ -109,13 +109,12 @@ def loss_and_grads(
 ):
     """Returns (loss, grads, metrics) of a batch; the number of microbatches does not change them.
 
-    Only the balance of experts is that of a microbatch, over all devices.
+    The exception is the balance loss of experts, which is a mean over microbatches.
 
-    `model` is a whole model, or adapters with their base as `frozen`; gradients are of `model`
-    only. With `measure_gap` the metrics include the distance between the model's log-probabilities
-    and the batch's old ones. `read` [B, T] are other tokens than the batch's, for the model to
-    predict the batch's from. `numbers`: what of each token the loss is of. Raises ValueError if the
-    microbatches do not divide the rows.
+    `model` is a whole model, or adapters whose base is `frozen`; gradients are of `model` only.
+    With `measure_gap` the metrics have the difference between the model's log-probabilities and the
+    batch's old ones. `read`, `numbers`: as in `read_batch`. Raises ValueError if the microbatches
+    do not divide the rows.
     """
 
     totals = batch_totals(objective, batch)
@@ -204,11 +203,11 @@ def make_train_step(
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
-    The metric `grads/finite` is 1 if loss and gradients are finite. If they are not and
+    The metric `grads/finite` is 1 if loss and gradients are finite. If they are not, and
     `skip_nonfinite` is set, weights and optimizer state stay unchanged. `frozen` is the base
-    model of a state of adapters, None if the state is a whole model. `shared`: layout of rows whose
-    samples share a prompt. `read`: (batch, steps taken) -> tokens [B, T] that the model reads
-    instead of those that it predicts. `extra_loss`: a loss of the step's argument `extra` that is
+    of a state of adapters, None if the state is a whole model. `shared`: layout of rows whose
+    samples share a prompt. `read`: (batch, steps taken) -> tokens [B, T] that the model reads in
+    place of the batch's. `extra_loss`: a function of the step's argument `extra`, whose loss is
     added. `measure_gap`, `numbers`: as in `loss_and_grads`.
     """
 

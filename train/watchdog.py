@@ -1,9 +1,9 @@
-"""Watches a run: writes its status; names slow steps and hosts that stop answering.
+"""Watches a run: writes its status, and warns of slow steps and of hosts that do not answer.
 
-A thread reads the marks of this process (metrics/activity.py) and the signs of life of the others.
-Process 0 writes WORKDIR/status.json from them (docs/faults.md has its fields) and warns in the log.
+A thread reads what this process does (metrics/activity.py) and the signs of life of the others.
+Process 0 writes them to WORKDIR/status.json (fields: docs/faults.md) and warns in the log.
 
-Python's stacks are dumped by faulthandler, in C: also of a process that holds Python's lock.
+Python's stacks are dumped by faulthandler, which is in C and so does not need Python's lock.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ class WatchdogSettings:
 
 
 class Hosts:
-    """Signs of life of all processes, by JAX's key-value store; only process 0 reads them."""
+    """Signs of life of all processes, in JAX's key-value store; only process 0 reads them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._seen = clock, {}
@@ -84,7 +84,7 @@ class Hosts:
     def read(self) -> list[dict[str, Any]]:
         """Returns the newest sign of every process, with `silent`, the seconds since it changed.
 
-        By the clock of this process: those of hosts differ.
+        Ages are by the clock of this process, because the clocks of hosts differ.
         """
         return self.update([preemption.try_get(f'{_BEAT}{i}') for i in range(jax.process_count())])
 
@@ -107,10 +107,10 @@ def complaints(
     *,
     unanswered: float = 0.0,
 ) -> dict[tuple, str]:
-    """Returns what is wrong: a key for each complaint, so that it is made once, and its text.
+    """Returns the complaints: key -> text; by its key each is printed only once.
 
-    `unanswered` is the age in seconds of the last answer of the first process, which alone knows
-    the signs of all others.
+    `unanswered`: seconds since the last answer of the first process, which alone reads the signs of
+    all others.
     """
     texts, limit = {}, activity.slow_limit(settings.slow_factor)
     if unanswered > _SILENT_S:
@@ -143,7 +143,7 @@ def complaints(
 
 
 def tell(event: str, text: str) -> None:
-    """Alerts the user, if the run that is watched has somebody to tell; the first process does."""
+    """Alerts the user of a watched run by `watchdog.alert`; only the first process does so."""
     if _watching and jax.process_index() == 0:
         _watching[-1].alert(event, text)
 
@@ -204,7 +204,7 @@ class Watchdog:
         self._write_end('preempted')
 
     def alert(self, event: str, text: str) -> None:
-        """Starts the user's command, if there is one, and waits for nothing."""
+        """Sends an alert, if the run has one, without waiting for it."""
 
         def warn(failure: str) -> None:
             print('warning:', failure, file=sys.stderr)
@@ -311,8 +311,7 @@ def dump_stacks_on_signals(file: TextIO) -> None:
 def where() -> str:
     """Returns the innermost places of our code in the main thread's stack, innermost first.
 
-    It is what status.json says of a process that works or hangs; a step of XLA counts as the line
-    that waits for it.
+    This is the field `where` of status.json. During a step of XLA it is the line that waits for it.
     """
     frame, places = sys._current_frames().get(threading.main_thread().ident), []
     while frame is not None and len(places) < _PLACES:

@@ -1,10 +1,10 @@
 """Files of critique records: JSONL, the released JSON, and a prepared TFDS dataset.
 
-A record is an attempt, its critique and known facts about both. JSONL has one record per line, with
-the fields of `CritiqueRecord`; `question`, `response` and `critique` are required, absent fields
-are unknown. The released form (github.com/WooooDyy/MathCritique) is a JSON array, or JSONL, of
-{instruction, input, output}: see `released_record`. Rows of ProcessBench, PRM800K and TRL are read
-as records too (step_labels.py), from JSON, JSONL or Parquet.
+A record is an attempt, its critique and known facts about both. A JSONL file has one record per
+line, with the fields of `CritiqueRecord`: `question`, `response` and `critique` are required, other
+fields may be absent, which means unknown. The released form (github.com/WooooDyy/MathCritique) is a
+JSON array, or JSONL, of {instruction, input, output}: see `released_record`. Rows of ProcessBench,
+PRM800K and TRL are read as records too (step_labels.py), from JSON, JSONL or Parquet.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 r"""Parses LaTeX expressions into syntax trees, without evaluating any text.
 
-Read are numbers, letters, `\pi`, `e`, `i`, the four operations, powers, `\frac`, `\sqrt`, absolute
-values, factorials, `\binom`, and the elementary functions. Everything else, and every form that has
-two readings (`1/2x`, `\sin x(x+1)`, `f(x)`, `\log x`), gives None: math-verify decides there.
+It knows numbers, letters, `\pi`, `e`, `i`, the four operations, powers, `\frac`, `\sqrt`, absolute
+values, factorials, `\binom`, and the elementary functions. Everything else, and every form with two
+readings (`1/2x`, `\sin x(x+1)`, `f(x)`, `\log x`), gives None; math-verify then decides.
 """
 
 import fractions

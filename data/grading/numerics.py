@@ -2,9 +2,9 @@
 
 Rational expressions are compared exactly: constants as fractions, others at random points modulo a
 prime (Schwartz 1980, doi 10.1145/322217.322225), where expressions that differ agree with a
-probability below 1e-12 a point. Others are evaluated to 50 digits, and more where a sum or a
-function loses some, and compared relative to their size. What neither way decides is None:
-math-verify decides it.
+probability below 1e-12 a point. Other expressions are evaluated to 50 digits, with more working
+digits where a sum or a function loses some, and compared relative to their size. If neither way
+decides, the result is None, and math-verify decides.
 """
 
 import fractions
@@ -177,7 +177,7 @@ def _inverse(value: int) -> int:
 
 
 def precise_value(tree: Tree) -> mpmath.mpc | None:
-    """Returns the value of a constant to 50 digits, None if it has none or is too large."""
+    """Returns the value of a constant to 50 digits; None if it has no value or is too large."""
     return _precise(tree, 0, 50)
 
 

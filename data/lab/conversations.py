@@ -17,7 +17,7 @@ from elenchus.data.records import Problem
 REORDER_SHARE = 0.15  # of demonstrations that need not follow the question's order
 LIKELY_SHARE = 0.7  # of flawed attempts: a wrong constant or sum, as sampled attempts have them
 FALSE_VALUE_SHARE = 0.5  # of critiques that derive a value
-MISQUOTE_SHARE = 0.1  # of the others: a right line is called wrong by misquoting the question
+MISQUOTE_SHARE = 0.1  # of conversations: a right line is called wrong by misquoting the question
 
 
 class Conversation(NamedTuple):

@@ -125,12 +125,12 @@ class Chat:
     def render(self, turns: Sequence[Turn], role: str) -> list[RenderedTurn]:
         """Returns the turns as the player that writes `role` reads them.
 
-        If roles have separate header tokens, both players read the turns unchanged. Under a
-        family's template the headers depend on the reader and sampled ids are kept; a question or
-        guide is encoded together with the join to the next turn of its message. Between an attempt
-        and a refinement without a critique, the user gives the instruction `correction`. Raises
-        ValueError if a family's player has two other turns in a row. Under prompts a quoted turn
-        has no body: its ids are in the lead of the last turn of its message.
+        Under `elenchus` both players read the same ids. Under a family's template the headers
+        depend on the reader: its own turns are assistant messages, with their sampled ids; other
+        turns are quoted in user messages, where a question or guide is encoded together with the
+        text that joins it to the next turn. An attempt and a refinement without a critique are
+        separated by the instruction `correction`; two other turns of one player in a row raise
+        ValueError. Under prompts the ids of a quoted turn are in the lead of its message's last.
         """
         player = PLAYER_OF_ROLE.get(_check_role(role))
         if self.prompts.concern(player):

@@ -1,9 +1,9 @@
 """Derives a Template from the chat template that a model publishes with its tokenizer.
 
-The published template is a program that renders whole conversations to text. This module renders
-conversations with marks in place of the messages and cuts the texts at the marks: what stands
-between is the headers and footers of a Template. A template that writes anything else around the
-same messages, or changes the text of a user, is refused with the reason.
+The published template is a jinja program that renders whole conversations to text. This module
+renders conversations whose messages are marks and cuts the text at the marks: the parts between
+them are the headers and footers of a Template. A template whose headers and footers are not always
+the same, or that changes the text of a user, is refused with the reason.
 """
 
 import dataclasses
@@ -86,7 +86,7 @@ def derive(
         added: texts of the tokenizer's special and other added tokens.
         name: of the template.
         adds_space: the tokenizer puts a space before a text. Then a space that the template writes
-            before each answer, but not at the end of a prompt, is that one.
+            before each answer, but not at the end of a prompt, is taken for this space.
 
     Raises ValueError, with the reason in one line, if it cannot be cut.
     """

@@ -1,4 +1,4 @@
-"""Compiles all programs of an engine side by side, before it samples, and says how far it is."""
+"""Compiles all programs of an engine in parallel, before it samples, and prints its progress."""
 
 import concurrent.futures
 import time

@@ -4,10 +4,10 @@ A slot is one row of DecodeState; all arrays have fixed shapes, and engine.py de
 is in which slot. Noise is a function of (seed, request id, position), so scheduling cannot change
 the samples.
 
-With prompt lookup, a step reads the last token and a draft of the next ones in one forward pass.
-Each position samples its own token with its own noise, and tokens are kept up to the first one that
-the draft did not predict. These are the tokens that single steps would have sampled, so nothing has
-to be rejected at random as in arXiv 2211.17192. With a reflection they are others (reflection.py).
+With prompt lookup, one forward pass reads the last token and a draft of the next ones. Each
+position samples a token with its own noise, and tokens are kept up to the first one that differs
+from the draft. These are the tokens that single steps would sample, so no random rejection as in
+arXiv 2211.17192 is needed. With a reflection the samples are others (reflection.py).
 """
 
 import dataclasses
@@ -133,12 +133,12 @@ def decode_chunk(
     """Runs up to `num_steps` steps in slots [M], or in all slots in place if `slots` is None.
 
     A step samples one token per slot, or up to 1 + lookup.num_tokens. The loop ends early once all
-    slots are done. Only the first `length` positions of the cache are used; a running slot must not
-    get past them in this chunk.
+    slots are done. Only the first `length` positions of the cache are used; no running slot may get
+    past them in this chunk.
 
-    On a mesh, each shard of the slots runs this on its own. `slots` are then the shards' parts
-    behind each other, and indices count within a shard. Indices >= a shard's number of slots are
-    padding and are ignored.
+    On a mesh, each shard of the slots runs this on its own. `slots` is then the concatenation of
+    the shards' parts, with indices within a shard; indices >= a shard's number of slots are padding
+    and are ignored.
 
     Returns the state and [2, B] int32: the position and the done flag of every slot. These are
     replicated, so every host schedules alike.
@@ -218,7 +218,7 @@ def select_slots(state: DecodeState, slots: jax.Array | None, length: int) -> De
 
 
 def scatter_slots(state: DecodeState, part: DecodeState, slots: jax.Array | None) -> DecodeState:
-    """Writes the result of `select_slots` back to where it was selected from."""
+    """Writes the result of `select_slots` back to the slots that it came from."""
 
     def put(into, values):
         # Leaves of three and more dimensions are of the cache, of which `part` has a shorter one.

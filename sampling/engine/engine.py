@@ -3,21 +3,21 @@
 The life of a request, in `Engine.generate` or as it comes (service.py):
 
 1. It waits in a queue until one of the `num_slots` slots is free.
-2. `Refill.next` packs its prompt with those of other requests that enter a slot now. Requests with
-   the same prompt share one reading. With a prefix cache, a prompt may start from a cached prefix.
+2. `Refill.next` packs its prompt with those of other requests that enter a slot now. Equal prompts
+   are read once. With a prefix cache, a prompt may start from a cached prefix.
 3. `prefill.fill_slots` reads the prompts in one forward pass and copies their keys and values into
    the slots.
 4. `decode.decode_chunk` samples in all busy slots, up to `chunk_steps` steps in one jitted loop.
 5. The host reads the position and the done flag of every slot. Step 4 repeats until the request has
    sampled a stop token or `max_tokens` tokens.
-6. Its slot is free for the next request of the queue; the next chunk starts.
-7. Beside that chunk, the host reads its tokens and log-probabilities, which become its Completion.
-   With a prefix cache it does so before, and its keys and values are copied there.
+6. The next request of the queue gets the slot, and the next chunk starts.
+7. While this chunk runs, the host reads the tokens and log-probabilities of the finished request
+   and makes its Completion. (With a prefix cache step 7 comes before 6 and fills the cache.)
 
 Noise is a function of (seed, request id, position), so this schedule cannot change the samples.
 All shapes come from EngineSettings, so nothing compiles after `warm_up`. The schedule depends only
-on values that all hosts have, so they agree on it without communication. On a mesh a slot belongs
-to a shard of rows, and all of the above happens within it (weights.py has the sampler's mesh).
+on values that all hosts have, so they agree on it without communication. On a mesh each shard of
+rows has its own slots and runs all of the above by itself (weights.py has the sampler's mesh).
 """
 
 import collections
@@ -51,8 +51,8 @@ from elenchus.sampling.engine.work import Work, chunk_work
 class Engine:
     """Samples completions of many requests at once; implements Generator.
 
-    A completion ends with one of `stop_ids`, at its request's max_tokens, or where the method has a
-    pause. The counters `tokens` and `steps` add up those of all completions so far.
+    A completion ends with one of `stop_ids`, after its request's max_tokens, or at a pause of the
+    method. The counters `tokens` and `steps` are sums over all completions so far.
 
     Example, with a model of random weights:
 
@@ -111,8 +111,8 @@ class Engine:
     ) -> list[Completion]:
         """Samples one completion per request and returns them in the order of `requests`.
 
-        Calls `on_completion` with each completion as soon as it is done. `prefix_cache` must be of
-        this model; prompts start from it, and finished sequences are added to it.
+        Calls `on_completion` with each completion as soon as it is done. `prefix_cache` must have
+        keys and values of this model; prompts start from it, and it gets finished sequences.
 
         Raises ValueError if a request is too long, if two have the same id, or if the seed is not
         in [0, 2 ** 32).
@@ -134,7 +134,7 @@ class Engine:
         seed: int,
         prefix_cache: PrefixCache | None = None,
     ) -> Service:
-        """Returns what samples requests of this model that come one by one; arguments as above."""
+        """Returns a Service, which samples requests that come one by one; arguments as above."""
         return Service(self, model, method=method, seed=seed, prefix_cache=prefix_cache)
 
     def _show_tokens(self, state, running: dict[int, Request], position: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Generator: the interface of everything that samples completions.
 
-`Engine` and `PrefixCachedEngine` (engine.py) implement it, and so do the engines of the tests that
-answer by a script. Code that only samples should depend on this interface.
+`Engine` (engine.py) and `PrefixCachedEngine` (prefix_cached_engine.py) implement it, and so do the
+scripted engines of the tests. Code that only samples should depend on this interface.
 """
 
 from collections.abc import Sequence

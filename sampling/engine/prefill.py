@@ -1,8 +1,8 @@
 """Prefill: reads prompts with the model and writes their keys and values into slots.
 
-A row of a prefill holds several prompts behind each other, which do not see each other; refill.py
-decides which. A slot gets its prompt by a copy of blocks of positions, in place: nothing of the
-size of all slots, or of all rows once for each slot, is ever built.
+A row of a prefill holds several prompts (refill.py chooses them), which do not attend to each
+other. The keys and values of a prompt are copied into its slots in place, by blocks of positions,
+so no array of the size of all slots, or of a row for each slot, is ever built.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""An engine that keeps the keys and values of what it sampled for prompts that begin with them."""
+"""An engine that keeps keys and values of what it sampled, for prompts that begin with it."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,13 +1,13 @@
 """Refill: decides which requests enter which slots, and packs their prompts into rows of a prefill.
 
-All of this is on the host, and depends only on values that all hosts have. On a mesh a slot belongs
-to a shard of rows. The samples of a prompt go to one shard as far as it has free slots, and share
-one reading of their prompt.
+This runs on the host and depends only on values that all hosts have. On a mesh each shard of rows
+has its own slots. The samples of a prompt go to one shard while it has free slots, and share one
+prefill of the prompt.
 
-A prefill costs its rows times their length, whatever is in them. So prompts are packed behind each
-other, longest first, into the shortest rows that fit; the number of rows is the largest size that
-can be filled. Where most of a prefill would still be padding, prompts may wait for others
-(`EngineSettings.min_prefill_use`).
+The cost of a prefill is its rows times their length, padding included. So several prompts are
+packed into a row, longest first, and rows are as short as possible; the number of rows is the
+largest size that can be filled. If most of a prefill would still be padding, prompts may wait for
+others (`EngineSettings.min_prefill_use`).
 """
 
 import collections
@@ -76,7 +76,7 @@ class Prefill:
 
     @property
     def positions(self) -> list[int]:
-        """Positions of the next tokens that the slots of `entries` read: the prompts' last ones."""
+        """Position of each prompt's last token, which the slots of `entries` read next."""
         return [len(request.prompt) - 1 for _, request in self.entries]
 
     @property
@@ -239,7 +239,7 @@ def _prefill_of(
 def is_packed(settings: EngineSettings, length: int, has_prefix: bool) -> bool:
     """Returns whether rows of this length may have several prompts.
 
-    Prompts behind a cached prefix, and those that are read in pieces, are alone in their rows.
+    Prompts with a cached prefix, and those that are read in pieces, are alone in their rows.
     """
     return not has_prefix and not 0 < settings.prefill_chunk < length
 
@@ -261,7 +261,7 @@ def pack_rows(prompts: Sequence[Prompt], length: int, *, alone: bool) -> list[Ro
 
 
 def to_batch(settings: EngineSettings, prefill: Prefill) -> PrefillBatch:
-    """Returns the arrays of a prefill: the shards' parts behind each other."""
+    """Returns the arrays of a prefill: the concatenation of the shards' parts."""
     shards = len(prefill.rows)
     batch = _empty_batch(settings, prefill, shards)
     size = settings.num_slots // shards

@@ -1,13 +1,13 @@
-"""Reflective verification: a step also reads its draft behind a text that asks to check it.
+"""Reflective verification: a step reads its draft again, after a text that asks to check it.
 
 One forward pass reads [last token, draft, reflection, draft again]. The logits z0 at the first copy
-are the model's own, the logits z_r at the second are those of the model that has seen where the
-draft leads. Tokens are sampled from (1 - a) z0 + a z_r, so that a draft of the same meaning is
-rejected less often than by z0 alone. The position behind the draft has z0 alone.
+are the model's own; the logits z_r at the second copy are those of a model that has read the whole
+draft. Tokens are sampled from (1 - a) z0 + a z_r, so that a draft with the same meaning is rejected
+less often than with z0 alone. The token after the draft is sampled from z0.
 
-So, other than with prompt lookup alone, samples depend on the drafts, though not on scheduling: the
-steps of a sequence and their drafts follow from its tokens. Source: arXiv 2505.18629; a = 0.3 and
-the order of the copies from a third party's code, the text is the caller's.
+So, unlike with prompt lookup, samples depend on the drafts. They do not depend on scheduling,
+because the steps of a sequence and their drafts follow from its tokens. Source: arXiv 2505.18629;
+a = 0.3 and the order of the copies are from a third party's code, the text is the caller's.
 """
 
 import dataclasses

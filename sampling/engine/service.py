@@ -7,11 +7,11 @@
         for done in service.poll():  # what has ended since the last poll
             show(done.request, done.completion)
 
-Between two steps a chunk of decoding is in flight: the devices decode while the host makes
-completions of what the chunk before has finished, and while the caller works. What a request
-samples depends on nothing that runs beside it: its noise is a function of (seed, request id,
-position). `Engine.generate` submits all its requests and steps until they are done. One
-thread at a time may call a service.
+A chunk of decoding runs between two steps: the devices decode while the host makes completions of
+the requests that ended in the chunk before, and while the caller works. The samples of a request do
+not depend on other requests, because its noise is a function of (seed, request id, position).
+`Engine.generate` submits all its requests and steps until they are done. Only one thread at a time
+may call a service.
 """
 
 import collections

@@ -1,12 +1,12 @@
 """Token rules: functions of every token that is sampled, on the device; two slots of the config.
 
-A logits rule (`sampling.logits`) changes the logits before the sampling method does. The trainer
-applies the same function at the same places, so it recomputes what the sampler recorded. A pause
-rule (`sampling.pause`) says after which tokens a turn pauses, so that the host decides how it goes
-on (paused_turns.py).
+A logits rule (`sampling.logits`) changes the logits before the sampling method reads them. The
+trainer applies the same function to the same tokens, so it recomputes the log-probabilities that
+the sampler recorded. A pause rule (`sampling.pause`) says after which tokens a turn pauses, so that
+the host can decide how it goes on (paused_turns.py).
 
-A function is for the turns of the roles in its attribute `roles`; without it, for the actor's. The
-words in its attribute `words` are looked up in the run's vocabulary.
+A function applies to the turns of the roles in its attribute `roles`; without it, to the actor's.
+The words in its attribute `words` are looked up in the run's vocabulary.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""Where the sampler's arrays lie, and its copy of the weights.
+"""The sampler's mesh, and its copy of the weights.
 
 The trainer splits weights over 'fsdp', so that no device has the whole model. A decoding step would
-have to gather them for every token. The sampler therefore has a placement of its own on the same
-devices: all of them are 'data' or 'tensor', and weights are copied over 'data'. `Engine.generate`
-makes this copy once and drops it when it returns.
+have to gather them for every token. Therefore the sampler arranges the same devices as a mesh of
+'data' and 'tensor' only, and replicates the weights over 'data'. `Engine.generate` makes this copy
+once and drops it when it returns.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What an engine has done: counts on the host, equal on all hosts, for speeds and progress."""
+"""Counts of what an engine has done, equal on all hosts; speeds and progress are from them."""
 
 import dataclasses
 

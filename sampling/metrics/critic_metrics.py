@@ -1,7 +1,7 @@
 """Metrics of critic and actor: pure functions of episodes and their facts.
 
-A share of an empty set is None. An attempt without a refinement counts as unchanged. Facts about
-steps (`first_error`, `kind`, `steps_correct`) are known only on the lab.
+The share of an empty set is None. An attempt without a refinement counts as unchanged. Facts about
+steps (`first_error`, `kind`, `steps_correct`) are known on the lab only; elsewhere they are None.
 """
 
 import collections
@@ -43,13 +43,13 @@ def by_level(
 def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
     """Agreement of the critic's verdicts with the truth.
 
-    `discriminability` is the share of parsable critiques whose final verdict is true, also for
-    correct and wrong attempts separately. `passed` and `found` are the latter two over all
-    critiques, so that one that cannot be parsed is a miss and a critic cannot gain by garbling.
-    All these take the final answer for the truth, so a perfect judge of steps has less than 1 where
-    right answers have wrong steps. `by_steps` has the same shares with the steps as truth.
-    `processbench_f1` and `first_error_micro_f1` are of the located errors, two measures that differ
-    widely. `by_steps` is None and the other two absent where steps are not known.
+    `discriminability` is the share of parsable critiques whose final verdict agrees with the truth,
+    over all attempts and for right and wrong ones separately. `passed` (right attempts) and `found`
+    (wrong attempts) are shares of all critiques, so an unparsable critique is a miss. These figures
+    take the final answer as the truth, so a perfect judge of steps has less than 1 if right answers
+    have wrong steps. `by_steps` has the same shares with the steps as the truth. `processbench_f1`
+    and `first_error_micro_f1` measure located errors; the two can differ widely. If steps are not
+    known, `by_steps` is None and these two are absent.
     """
     measures = _agreement(
         [(e.critique.facts.verdict, bool(e.attempt.facts.correct)) for e in episodes]
@@ -88,8 +88,8 @@ def _agreement(judged: Sequence[tuple[bool | None, bool]]) -> dict[str, Share]:
 def first_error_micro_f1(pairs: Sequence[tuple[int | None, int | None]]) -> float:
     """Micro F1 of (located, true) first errors: 2 hits / (claimed + actual).
 
-    A hit is the same line, None means "no error". Right attempts count only where they are called
-    wrong, so the measure says little about a critic that passes few of them: see `processbench_f1`.
+    A hit is the same line; None means "no error". Right attempts count only if they are called
+    wrong, so a critic that passes few of them can still score high: see `processbench_f1`.
     """
     hits = sum(located == true for located, true in pairs if true is not None)
     claimed, actual = (sum(pair[i] is not None for pair in pairs) for i in (0, 1))
@@ -232,10 +232,10 @@ def knows_steps(episodes: Sequence[Episode]) -> bool:
 def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]:
     """Calibration of the critic's scores as probabilities, for final answers and for steps.
 
-    `final` is of the final answers. The rest is present only if first errors are known: `steps` of
-    all known step rewards, `positions` the same by place in the attempt, from 1. A reward of 0 is
-    that of a step after the critique's end: `unjudged` is the share of steps with such a reward or
-    an unknown one, `judged` is of the others.
+    `final` is about final answers. The other keys are present only if first errors are known:
+    `steps` is about all known step scores, `positions` the same by position in the attempt, from 1.
+    A score of exactly 0 belongs to a step after the critique's end: `unjudged` is the share of
+    steps with such a score or an unknown one, and `judged` is about the others.
     """
     finals = [
         (facts.score, bool(facts.correct))
@@ -266,7 +266,7 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
 def known_steps(episode: Episode) -> list[tuple[float | None, bool]]:
     """Returns (score, is it right) of an attempt's steps up to and including its first wrong one.
 
-    Later steps build on a wrong one, so their truth is unknown. So may be the score of a step.
+    Later steps build on a wrong one, so their truth is unknown. A score may be unknown (None).
     """
     scores, first = episode.attempt.step_scores, episode.attempt.facts.first_error
     known = scores if first is None else scores[: first + 1]

@@ -1,8 +1,8 @@
 """Tree search: all questions side by side, one expansion of each at a time.
 
-A tick selects a node of every tree that has budget left, samples children of all in one batch,
-values the new ones in another, and backs their values up. The samples of a question depend on the
-seed and its own ids, not on the other questions.
+An iteration selects a node in every tree that has budget left, samples the children of all trees in
+one batch, computes values of the new nodes in another, and backs the values up. The samples of a
+question depend on the seed and its own ids, not on the other questions.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class TreeSettings:
 
     @property
     def reads_labels(self) -> bool:
-        """Whether a value depends on what is right."""
+        """Whether a value reads labels, that is, the right answer."""
         return any(f.asks_for('reads_labels') for f in find_values(self.values))
 
     @property
@@ -68,7 +68,7 @@ class TreeSettings:
         return self.grow == 'refinement'
 
     def child_tokens(self, limits: Mapping[str, int]) -> int:
-        """Returns how many tokens a child may take, at most: it and its value."""
+        """Returns the most tokens that a child may take, with its value."""
         turn = 'attempt' if self.grow == 'line' else 'refinement'
         valued = most_tokens(
             find_values(self.values),
@@ -113,7 +113,7 @@ class _Expansion(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """What a search came to."""
+    """The result of a search."""
 
     tree: Tree
     best: Episode  # the best attempt, judged, with its end; the facts have the cost of the search
@@ -130,9 +130,9 @@ def search_trees(
 ) -> list[SearchResult]:
     """Searches for an attempt at each question. Question i uses `num_nodes` ids from first_ids[i].
 
-    A search ends when no node is open, or when one more child might exceed `num_nodes` or
-    `num_tokens`: turns are assumed to be as long as they may be, so neither is ever exceeded. Where
-    no attempt has ended then, the best one is continued to its end.
+    A search ends when no node is open, or when one more child could exceed `num_nodes` or
+    `num_tokens` if its turns had full length; so neither is ever exceeded. If no attempt of the
+    tree has ended then, the best one is continued to its end.
     """
     models = dataclasses.replace(models, sampler=models.sampler.with_prefix_cache())
     if search.lines is not None:
@@ -158,7 +158,7 @@ def search_trees(
 
 
 def ended_attempts(models: ModelPair, tree: Tree) -> list[Episode]:
-    """Returns all attempts of a tree that have their end, the best first, judged."""
+    """Returns all finished attempts of a tree, judged, the best first."""
     ended = [i for i, node in enumerate(tree.nodes) if node.ended]
     ended.sort(key=lambda i: -tree.nodes[i].value)
     episodes = [tree.episode_of(i) for i in ended]

@@ -1,7 +1,7 @@
-"""Values of nodes: what says how good an attempt so far is. The slot `sampling.tree.values`.
+"""Values of nodes of a tree: how good an attempt so far is (the slot `sampling.tree.values`).
 
-A function sees one node. By its attributes it says what is sampled for it first: a critique with
-its scores, or continuations to the end. Like a guide, it may also ask a player in words.
+A function gets one node. Its attributes (READS) say what must be sampled before: a critique with
+step scores, or continuations to the end. It may also ask a player in words, as a guide does.
 """
 
 import collections
@@ -28,7 +28,7 @@ FIELD = 'sampling.tree.values'
 
 
 class Rollout(NamedTuple):
-    """A continuation of a node to the end; of an attempt that has ended, the attempt."""
+    """A continuation of a node to the end; for a finished attempt, the attempt itself."""
 
     text: str
     answer: str | None
@@ -37,7 +37,7 @@ class Rollout(NamedTuple):
 
 
 class NodeNotes(NamedTuple):
-    """What a function knows of a node besides the problem."""
+    """What a function gets of a node, besides the problem."""
 
     text: str  # of the attempt so far
     ended: bool
@@ -118,7 +118,7 @@ class Weighted(NamedTuple):
 
     @property
     def num_requests(self) -> int:
-        """How often the function asks a player, at most."""
+        """Largest number of requests that the function puts to a player."""
         return int(getattr(self.function, 'num_requests', 0))
 
 
@@ -154,7 +154,7 @@ def most_tokens(
     num_rollouts: int,
     always_scores: bool,
 ) -> int:
-    """Returns how many tokens the valuation of one node may sample, at most.
+    """Returns the most tokens that the valuation of one node may sample.
 
     `limits` are the longest turns, by role.
     """
@@ -293,7 +293,7 @@ def _ask(
 
 @dataclasses.dataclass(frozen=True)
 class CountedEngine:
-    """An engine that tells the cost of each request to the node that it is about: a critique."""
+    """An engine that adds the cost of each request, a critique, to the node that it is about."""
 
     engine: Generator
     costs: Mapping[int, Cost]  # by the id of the request

@@ -4,8 +4,8 @@ Runs in a separate environment without this project, so it imports only the stan
 inside functions, the peers' libraries:
     python scripts/bench/peers.py CONTENDER CASE CLOCK      (CASE is the JSON of cases.Case)
 
-A worker builds its model, runs once, which compiles, and answers with a line of JSON. Then, for
-every line that it reads, it runs again for at least a second and answers with another line.
+A worker builds its model, runs once (which compiles) and prints a line of JSON. Then, for every
+line that it reads on stdin, it runs again for at least a second and prints another line.
 """
 
 import json

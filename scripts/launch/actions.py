@@ -41,13 +41,13 @@ NEED_SOURCES = {'install', 'start', 'keep'}
 
 
 class Launcher(typing.Protocol):
-    """Makes a cloud from its flags, the arguments of the run, and a runner of commands."""
+    """Builds a `Cloud` from its flags, the arguments of the run, and a runner of commands."""
 
     def __call__(self, flags: typing.Any, run: tuple[str, ...], commands: Commands) -> Cloud: ...
 
 
 class Session:
-    """One command line at work on one slice."""
+    """One command line, applied to one slice."""
 
     def __init__(self, flags: LaunchOptions, cloud: typing.Any, commands: Commands):
         self.flags = flags

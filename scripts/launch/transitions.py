@@ -5,14 +5,14 @@
                  |                      v         +-----> failed
                  +------------------ preempted <--+
 
-`advance` is called with what happened last and returns what to do next; it reads no clock and
-starts nothing, so that every fault can be tested without a cloud (`driver.py` does what it says).
+`advance` gets the last event and returns the next action, which `driver.py` carries out. It reads
+no clock and starts no process, so that every fault can be tested without a cloud.
 
-- Only what is seen is acted on: after a failed or lost command the launcher looks, then repeats it.
-- A look that fails changes nothing. A slice that is ready and was reached is never deleted because
-  a connection was lost.
+- A look asks the cloud and the hosts for their state. After a failed or lost command the launcher
+  looks before it repeats the command. A look that fails changes nothing: a slice that is ready and
+  has answered is never deleted because a connection was lost.
 - Retries have a limit and a delay that doubles; billed hours have a budget.
-- Every path to the end deletes what there is, unless `after` is 'leave' or it is another run's.
+- Every end deletes the slice, unless `after` is 'leave' or the run on it is another one.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
 
     Args:
         progress: Before the event.
-        event: An `Observation` after a look, else whether the last action was done.
-        now: Time in seconds, of any clock that goes forward.
+        event: An `Observation` after a look; after any other action its `Success` or `Failure`.
+        now: Time in seconds, by any clock that never goes back.
         policy: The limits.
     """
     if isinstance(event, Observation):

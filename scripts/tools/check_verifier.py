@@ -3,10 +3,10 @@ r"""Checks the verifier on a problem set: every reference against itself and aga
     python -m scripts.tools.check_verifier --source=math --path=DATA/math
     python -m scripts.tools.check_verifier --source=jsonl --path=mine.jsonl
 
-Prints a table that counts the outcomes, then the unexpected pairs: references that are not equal to
-themselves (also in another spelling, if one is known), neighbours that are equal or undecided
-although their texts differ, and wrong answers, made of references by changing a digit, the sign,
-two letters or the unit, that are right.
+Prints a table that counts the outcomes, then the unexpected pairs: references that do not equal
+themselves (also in another spelling, if one is known); neighbours that are equal or undecided
+although their texts differ; and wrong answers that are called right, made from references by
+changing a digit, the sign, the unit or the order of two letters.
 """
 
 import sys

@@ -6,8 +6,8 @@ python -m scripts.tools.compare_int8 --config configs/lab.py --workdir runs/int8
 The model attempts test problems greedily. The same tokens are then read with keys and values in
 int8 (sampling.engine.cache_dtype), with matrices in int8 (sampling.engine.quantize), and with both.
 The table has, over all tokens of the attempts: the mean and the largest difference of
-log-probabilities, the share of tokens that are still the most likely, and the share of attempts of
-which all tokens are, which is the share of greedy attempts that int8 does not change.
+log-probabilities, the share of tokens that are still the most likely ones, and the share of
+attempts that int8 would not change, because all of their tokens are.
 """
 
 from absl import app, flags

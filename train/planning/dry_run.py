@@ -3,10 +3,10 @@
 python -m scripts.run --config configs/released/llama3_8b_mathcritique.py --workdir runs/x \\
     --dry_run --topology=v5e-256
 
-Everything is built abstractly on the machine's mesh, so shapes that do not divide and programs that
-do not trace are errors here. A config that does not fit is refused, with the nearest one that does.
-Nothing is written. These are estimates; with --compile, XLA compiles every program of the run for
-the machine and its own figures are printed beside them (compiled_table.py).
+All arrays are shapes on an abstract mesh of the machine, and all programs are traced, so shapes
+that do not divide and programs that do not trace are errors. If a config does not fit, the error
+names the nearest one that does. Nothing is written. The figures are estimates; with --compile, XLA
+also compiles every program of the run for the machine, and prints its own (compiled_table.py).
 """
 
 import dataclasses
@@ -42,9 +42,9 @@ SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *PREFERRED, *EXPLORERS}
 
 
 def plan_of(s: RunSettings) -> RunPlan:
-    """Extracts what determines memory: each kind of training of the stages, and the sampling.
+    """Returns what determines the memory of a run: each kind of training, and the sampling.
 
-    A critic that starts from its own checkpoint counts as as large as the actor.
+    A critic that starts from a checkpoint of its own is assumed to be as large as the actor.
     """
     fitted = [name for name in s.stages if name not in REINFORCED and trained_by(s, name)]
     trainings = [fit_load(s, name, trained_by(s, name)) for name in fitted]
@@ -71,7 +71,7 @@ def fit_load(
     name: str,
     stage: ActorSettings | CriticSettings | ImproveSettings | PreferSettings,
 ) -> TrainingLoad:
-    """Training of a supervised stage, or on pairs, which scores them before and after."""
+    """Load of a supervised stage, or of one on pairs, which are scored before and after."""
     pairs = stage if isinstance(stage, PreferSettings) else None
     return TrainingLoad(
         name=name,
@@ -88,16 +88,16 @@ def fit_load(
 
 
 def base_load(s: RunSettings) -> TrainingLoad:
-    """Training of the base model, always of all weights."""
+    """Load of the base model, of which all weights are trained."""
     all_weights = dataclasses.replace(s.actor.lora, rank=0)
     load = fit_load(s, 'base', s.actor)
     return dataclasses.replace(load, optimizer=s.base.fit.optimizer, lora=all_weights)
 
 
 def adapted_load(s: RunSettings) -> TrainingLoad:
-    """Training for a question of a test: adapters of the actor, on rows that the scores could have.
+    """Load of `evaluate.adapt`: adapters of the actor are trained for a test question.
 
-    They are those of `evaluate.adapt` on a whole actor, with a whole critic beside it.
+    Rows are as long as those of scores; the whole critic is in memory, too.
     """
     load = fit_load(s, 'evaluate: adapters of a question', s.actor)
     return dataclasses.replace(
@@ -113,10 +113,10 @@ def adapted_load(s: RunSettings) -> TrainingLoad:
 
 
 def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
-    """Update of the player with the longest rows, of the model of implicit scores, and of values.
+    """Loads of an iteration: the player with the longest rows, implicit scores, a value model.
 
-    The state of a second model that trains (weights and two moments) counts as three further
-    models, weights that sample ahead as one each. (The mesh is planned as a whole.)
+    The state of a second trained model (weights and two moments) counts as three further models,
+    each copy of the weights that samples ahead as one. The mesh is not divided for rollouts.
     """
     players = REINFORCED[name]
     layouts = [s.reinforce.shared_prompt(p, s.sampling.limits, overhead=1) for p in players]
@@ -305,7 +305,7 @@ def make_step(training: TrainingLoad):
 
 
 def numbers_of(training: TrainingLoad) -> step.TokenNumbers:
-    """Returns what of each token the loss of a training is of."""
+    """Returns the function of a token that a loss reads: log-probabilities, or values."""
     return value_head.token_values if training.has_values else logprobs.token_logprobs
 
 

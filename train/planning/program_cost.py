@@ -1,7 +1,7 @@
 """Counts what a compiled program does on one device: FLOPs, memory traffic and collectives.
 
-Counts are of the optimised program, with loops multiplied by their trip counts. What runs in a loop
-of unknown length (decoding) is counted apart, for one step of that loop.
+Counts are of XLA's optimised program; the body of a loop is multiplied by its trip count. The body
+of a loop of unknown length (decoding) is counted separately, for one step of the loop.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Cost:
 
 @dataclasses.dataclass
 class ProgramCost:
-    """Cost of a program outside of loops of unknown length, and of one step of these loops."""
+    """Cost of a program without its loops of unknown length, and of one step of these loops."""
 
     once: Cost
     step: Cost | None  # None: the program has no such loop
@@ -74,7 +74,7 @@ class _Counter:
         self.once, self.step = Cost(), None
 
     def walk(self, computation: Computation, times: float, cost: Cost) -> None:
-        """Adds `times` runs of a computation that is not fused."""
+        """Adds the cost of `times` runs of a computation that is not fused."""
         for instruction in computation.instructions:
             if instruction.opcode == 'while':
                 self._loop(computation, instruction, times=times, cost=cost)
@@ -243,8 +243,8 @@ def dot_flops(computation: Computation, instruction: Instruction) -> int:
 def convolution_flops(computation: Computation, instruction: Instruction) -> int:
     """FLOPs of a `convolution`, the form of matrix products in TPU programs.
 
-    Positions of the window on padding or between dilated inputs are no work, as in XLA's
-    HloCostAnalysis: batch dimensions of a product are spelt as such windows.
+    Window positions on padding, or between dilated inputs, count 0, as in XLA's HloCostAnalysis:
+    TPU programs write the batch dimensions of a product as such windows.
     """
     lhs, rhs = (computation.by_name[name].arrays[0] for name in instruction.operands[:2])
     out = instruction.arrays[0]
@@ -268,7 +268,7 @@ def convolution_flops(computation: Computation, instruction: Instruction) -> int
 def num_row_groups(instruction: Instruction) -> int:
     """Groups of rows of a `jax.lax.ragged_dot` in a TPU program; 1 of other products.
 
-    It is spelt as a product of all rows for every group, but given the bounds of the groups.
+    The HLO has it as a product of all rows with every group, with the bounds of the groups.
     """
     if 'ragged_dot_general"' not in instruction.rest:
         return 1
@@ -308,10 +308,10 @@ def _valid_positions(
 
 
 def received_bytes(computation: Computation, instruction: Instruction) -> tuple[str, float]:
-    """(kind, bytes that one device receives) of a collective, as a ring sends them.
+    """(kind, bytes that one device receives) of a collective on a ring.
 
-    Products whose weights travel around a ring while they are multiplied ('windowed') count as the
-    all-gather or reduce-scatter that they replace.
+    A 'windowed' product, whose weights are passed around the ring while they are multiplied, counts
+    as the all-gather or reduce-scatter that it replaces.
     """
     kind = instruction.collective
     operands = [computation.by_name[name] for name in instruction.operands]

@@ -52,12 +52,12 @@ def process_normalised(
 ) -> list[np.ndarray]:
     """Returns the advantage of every step: sum of its own and later normalised rewards, [S] each.
 
-    Rewards are first normalised, (r - mean) / (max(std, std_floor) + epsilon), over all steps of
-    all samples of the group. GRPO with process supervision, arXiv 2402.03300, section 4.1.3. The
-    floor is ours: the std of nearly equal rewards is noise. With baseline 'position' mean and std
-    of step i are those of the i-th steps of the samples that have one.
+    Rewards are normalised, (r - mean) / (max(std, std_floor) + epsilon), over all steps of all
+    samples of the group. GRPO with process supervision, arXiv 2402.03300, section 4.1.3. The floor
+    is ours: the std of nearly equal rewards is noise. With baseline 'position', step i has the mean
+    and std of the i-th steps of the samples that have one.
 
-    An unknown reward is in no mean, deviation or sum, and its step has advantage 0.
+    An unknown reward (None) counts in no mean, std or sum, and its step has advantage 0.
     """
     rewards = [np.asarray(r, np.float64) for r in step_rewards]
     longest = max(map(len, rewards))
@@ -195,9 +195,9 @@ OUTCOMES = Slot(
 
 
 def reads_values(outcome: str) -> bool:
-    """Returns whether a function of OUTCOMES gives rewards, from which and from values GAE follows.
+    """Returns whether a function of OUTCOMES returns rewards for GAE instead of advantages.
 
-    One with the attribute `reads_values = True`: what it returns is paid at the end of each turn.
+    It has the attribute `reads_values = True`; its rewards are given at the ends of turns.
     """
     return bool(getattr(OUTCOMES.find(outcome, OUTCOMES_FIELD), 'reads_values', False))
 

@@ -1,13 +1,13 @@
 """Rollouts that overlap updates: one thread samples what the main thread will train on.
 
-With `reinforce.staleness` s, iteration k (from 0) is sampled by the weights after max(0, k - s)
-iterations, whatever takes how long: the samples follow from seed and config. While the main thread
-takes the updates of iteration k, the other one samples k + 1 to k + s. Work of the host on either
-side, such as grading or packing, so hides behind the work of the devices for the other.
+With `reinforce.staleness` s, iteration k (from 0) is sampled with the weights after max(0, k - s)
+iterations, whatever the threads' speeds: the samples depend on seed and config only. While the main
+thread makes the updates of iteration k, the other thread samples iterations k + 1 to k + s. Host
+work of one thread, such as grading or packing, overlaps with device work of the other.
 
-The weights that sample what is ahead are part of the state of the train loop (`OLDER`, the oldest
-first), and so of its checkpoints. What a killed run had sampled ahead is sampled again by the same
-weights, with the same noise: nothing waits for rollouts before it can be saved, none is lost.
+The weights of the iterations ahead are part of the state of the train loop (`OLDER`, the oldest
+first), and so of its checkpoints. After a kill, rollouts that were in progress are sampled again
+with the same weights and noise; so a checkpoint never waits for rollouts.
 """
 
 import concurrent.futures

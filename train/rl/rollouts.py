@@ -1,7 +1,7 @@
 """Rollouts of an iteration: groups of judged episodes, and the refill of uninformative groups.
 
-A group is the set of episodes whose rewards are compared: an actor's samples of one problem, or a
-critic's critiques of one attempt.
+A group is the set of episodes whose rewards are compared with each other: the actor's samples of
+one problem, or the critic's critiques of one attempt.
 """
 
 import dataclasses
@@ -55,8 +55,8 @@ def sample_actor_groups(
 ) -> tuple[Groups, int]:
     """Samples `num_samples` judged episodes of each problem; returns (groups, sampled tokens).
 
-    Attempts are scored by a critique if something reads their scores. So are refinements, by a
-    critique of their own: what the critic says of an attempt is no opinion of its refinement.
+    If a reward or advantage reads scores of steps, the critic writes a critique of each attempt and
+    scores it. If a reward reads scores of refinements, it also writes a critique of each of these.
     """
     models, n = setup.models, setup.num_samples
     episodes = episode_lib.sample_attempts(
@@ -100,9 +100,9 @@ def sample_actor_groups(
 
 
 def with_scores_of_last_turn(episode: Episode, scored: Episode) -> Episode:
-    """Returns an episode whose last turn has the scores of `scored`, its criticised copy.
+    """Returns an episode with the step scores of `scored`, a copy whose last turn was criticised.
 
-    The critique is not part of the episode.
+    The critique does not become part of the episode.
     """
     fields = {'steps': scored.attempt.steps, 'facts': scored.attempt.facts}
     last = dataclasses.replace(episode.turns[-1], **fields)
@@ -112,7 +112,7 @@ def with_scores_of_last_turn(episode: Episode, scored: Episode) -> Episode:
 def attempt_again(
     setup: RolloutSetup, rules: RewardRules, groups: Groups, *, seed: int
 ) -> tuple[Groups, int]:
-    """Samples attempts of groups again, after hints or as restarts; returns (groups, tokens)."""
+    """Samples attempts again after hints or from restarts; returns (groups, sampled tokens)."""
     if rules.turns.hint_share:
         return retry_with_hints(setup, groups, share=rules.turns.hint_share, seed=seed)
     if rules.turns.restart != 'none':
@@ -132,8 +132,8 @@ def retry_with_hints(
 ) -> tuple[Groups, int]:
     """Samples the groups without a right attempt again, with a hint; returns (groups, tokens).
 
-    The hint is not part of the new episodes: the policy must learn to answer without it. The new
-    attempts are marked `hinted`, because their sampler log-probabilities are those with the hint.
+    The new episodes do not contain the hint: the policy must learn to answer without it. The new
+    attempts have the fact `hinted`, because the sampler's log-probabilities are those after a hint.
     """
     models, n = setup.models, setup.num_samples
     sampler, groups = models.sampler, list(groups)
@@ -169,9 +169,9 @@ def sample_critic_groups(
 ) -> tuple[Groups, int]:
     """Samples `num_samples` critiques of one attempt at each problem; returns (groups, tokens).
 
-    If helpfulness is rewarded, every critique that `setup.refine` selects is followed by
-    `num_refinements` refinements, which determine its fact `helpful`; they are not part of the
-    episode.
+    If helpfulness is rewarded, the actor writes `num_refinements` refinements after every critique
+    that `setup.refine` selects. They determine the critique's fact `helpful`, and are not part of
+    the episode.
     """
     models, n = setup.models, setup.num_samples
     attempts = episode_lib.sample_attempts(
@@ -204,10 +204,10 @@ def label_by_rollouts(
 ) -> tuple[list[Episode], int]:
     """Labels the steps of attempts by continuations; returns the episodes and sampled tokens.
 
-    The first error is the first step that `setup.labels` calls wrong, by default the first after
-    which fewer than `rollout_threshold` of `num_rollouts` continuations reach the answer (arXiv
-    2312.08935); the answer's line if only the answer is wrong. The facts `first_error` and
-    `steps_correct` say so.
+    Sets the facts `first_error` and `steps_correct`. The first error is the first step that
+    `setup.labels` calls wrong: by default the first after which a share below `rollout_threshold`
+    of `num_rollouts` continuations reaches the answer (arXiv 2312.08935). If there is no such step
+    and the answer is wrong, it is the line of the answer.
     """
     models, count = setup.models, setup.num_rollouts
     texts = [models.sampler.chat.text(episode.attempt) for episode in episodes]
@@ -253,8 +253,8 @@ def measure_helpfulness(
 ) -> tuple[list[Episode], int]:
     """Adds to critiques the fact `helpful`, the mean effect of refinements; returns tokens too.
 
-    A critique that `setup.refine` does not select leaves the attempt as it is: its effect is 0.
-    `first` is the number of the first episode, which selects the noise.
+    A critique that `setup.refine` does not select has the effect 0: the attempt stays as it is.
+    `first` is the number of the first episode among all; it selects the noise.
     """
     models, count = setup.models, setup.num_refinements
     due = [i for i, episode in enumerate(episodes) if asks_for_refinement(episode, setup.refine)]
@@ -321,10 +321,10 @@ def sample_with_refill(
 ) -> SampledGroups:
     """Samples `num_groups` groups; replaces those of zero variance by groups of later problems.
 
-    Dynamic sampling of DAPO (arXiv 2503.14476), with at most len(seeds) rounds: every round calls
-    sample(problems, seed=seeds[round]) for as many problems as informative groups are missing. If
-    some are still missing, groups of zero variance fill the batch, so that its shape never changes.
-    With a single round all groups count as informative.
+    DAPO's dynamic sampling (arXiv 2503.14476) in at most len(seeds) rounds: each round calls
+    sample(problems, seed=seeds[round]) for as many new problems as informative groups are missing.
+    If some are missing in the end, groups of zero variance fill the batch, so that its shape never
+    changes. With a single round all groups count as informative.
     """
     informative, zero_variance, tokens, used = [], [], 0, 0
     for seed in seeds:

@@ -43,17 +43,17 @@ TRAINED_ROLES: Mapping[Player, tuple[str, ...]] = {
 @dataclasses.dataclass(frozen=True)
 @checked('reinforce.turns')
 class TurnSettings:
-    """Turns of an actor's episode, and the division of credit among them.
+    """Turns of an actor's episode, and how their rewards become returns.
 
-    'correction': attempt, refinement (SCoRe, arXiv 2409.12917). 'critique': attempt, the critic's
-    critique, refinement (feedback inside rollouts as in ThinkTuning, arXiv 2508.07616). The return
-    of a turn is its own reward plus `discount` times the return of the next turn.
+    Episodes: 'attempt'; 'correction': attempt, refinement (SCoRe, arXiv 2409.12917); 'critique':
+    attempt, the critic's critique, refinement (as in ThinkTuning, arXiv 2508.07616). The return of
+    a turn is its own reward plus `discount` times the return of the next turn.
 
-    SCoRe's stage I: in the first `first_phase_steps` iterations attempts earn no reward of their
-    own, return that of the refinement, and are kept close to the reference by `attempt_kl_coef`.
+    SCoRe's stage I: in the first `first_phase_steps` iterations an attempt has no reward of its
+    own, its return is the refinement's, and `attempt_kl_coef` keeps it close to the reference.
 
-    Guide-GRPO (arXiv 2506.13923): if all attempts at a problem fail, it is attempted again with a
-    hint. Training drops the hint and takes the ratio on the plain prompt.
+    Guide-GRPO (arXiv 2506.13923): if all attempts at a problem fail, they are sampled again after a
+    hint. Training leaves out the hint; the ratio is (policy on the plain prompt) / (sampler).
     """
 
     episode: Literal['attempt', 'correction', 'critique']
@@ -95,8 +95,8 @@ class RewardRules(NamedTuple):
     def discount(self, *, first_phase: bool) -> float:
         """Returns the discount of the next turn's return.
 
-        SCoRe's stage I maximises E[r2], whose gradient has the score function of both turns:
-        without r2 in its return the attempt would only be held to the reference.
+        It is 1 in SCoRe's stage I, which maximises E[r2]: the gradient has the score functions of
+        both turns, so both have the return r2. Else the attempt would only get the KL term.
         """
         return 1.0 if first_phase else self.turns.discount
 
@@ -115,7 +115,7 @@ class RewardRules(NamedTuple):
 
     @property
     def needs_refinement_scores(self) -> bool:
-        """True if a reward reads scores of refinements too, which a critique of them gives."""
+        """True if a reward reads scores of refinements, so that the critic must criticise these."""
         return reads_scores(self.rewards) and self.turns.episode != 'attempt'
 
 
@@ -131,7 +131,7 @@ class ImplicitSettings:
 @dataclasses.dataclass(frozen=True)
 @checked('reinforce')
 class ReinforceSettings:
-    """Reinforcement of a player: sampling, rewards, updates and memory layout of an iteration.
+    """Reinforcement learning: sampling, rewards, updates and layout of rows of an iteration.
 
     An iteration samples `num_samples` episodes of each of `num_problems` problems; for the critic,
     `num_samples` critiques of one attempt at each problem.
@@ -266,8 +266,8 @@ class ReinforceSettings:
     def first_phase_objective(self) -> Objective:
         """The objective of SCoRe's stage I, which keeps attempts close to the reference.
 
-        The stage wants KL(pi || ref), of which 'k2' has the gradient as a term of the loss: 'k3'
-        has that of KL(ref || pi). A coefficient of 'k1' belongs to the reward, which has none here.
+        It is held by KL(pi || ref). As a term of the loss, 'k2' has the gradient of this KL, and
+        'k3' that of KL(ref || pi). A 'k1' penalty is part of the reward, which attempts lack here.
         """
         in_loss = self.objective.kl in ('k2', 'k3')
         return dataclasses.replace(
@@ -281,9 +281,9 @@ class ReinforceSettings:
     def reuses_update_logprobs(self) -> bool:
         """True if the update's own log-probabilities serve as the old ones.
 
-        With a single update the data are on-policy: old_logp = stop_gradient(logp) has the same
+        With a single update the data are on-policy: old_logp = stop_gradient(logp) gives the same
         gradient as a forward pass before the update, and saves that pass. Importance weights,
-        hints, replays and the k1 penalty need them earlier, stale samples those of older weights.
+        hints, replays and the k1 penalty need old_logp earlier; staleness needs older weights.
         """
         reasons = (self.importance_cap, self.turns.hint_share, self.replay_groups, self.staleness)
         return self.num_updates == 1 and not any(reasons) and self.objective.kl != 'k1'
@@ -320,7 +320,7 @@ def turn_overhead(chat: Chat, episode: str) -> int:
 def max_response_tokens(
     player: Player, episode: str, limits: Mapping[str, int], *, overhead: int
 ) -> int:
-    """Returns the longest distance from a player's first token to its last trained token.
+    """Returns the most tokens from a player's first token to its last trained token.
 
     limits: tokens of a turn, by role; overhead: template tokens between two turns (turn_overhead).
     """

@@ -1,22 +1,22 @@
 """Reinforcement learning of the actor, of the critic, or of both in alternation.
 
-Life of an iteration of one player:
+An iteration trains one player after the other. For a player it does this:
 
-1. sample groups   `rollouts`: G episodes of each of P problems by the current weights, judged;
-                   groups of zero variance are replaced (DAPO's dynamic sampling)
-2. rewards         `rewards`: weighted terms of a turn; `credit`: return of a turn
+1. sample groups   `rollouts`: G judged episodes of each of P problems by the current weights;
+                   replaces groups whose rewards are all equal (DAPO's dynamic sampling)
+2. rewards         `rewards`: weighted sum of the terms of a turn; `credit`: return of a turn,
                    R_k = r_k + discount * R_{k+1}
-3. advantages      `advantages`: GRPO (R - mean) / (std + eps), Dr. GRPO R - mean, RLOO; of steps;
-                   or `gae`, from the values of a `value_model`
-4. batch           `update_batch`: one episode per row; the advantage of its step at each token,
-                   old and reference log-probabilities, importance weights
-5. updates         `updates`, by `train.step` on `train.objective`: - sum m f(rho, A) / norm + KL
-                   - entropy; num_epochs passes of num_minibatches; as many of a value model
+3. advantages      `advantages`: of turns by GRPO (R - mean) / (std + eps), Dr. GRPO R - mean or
+                   RLOO, of steps by their scores; or `gae` with the values of a `value_model`
+4. batch           `update_batch`: one episode per row; each token has the advantage of its step,
+                   old and reference log-probabilities, and an importance weight
+5. updates         `updates`: num_epochs passes over num_minibatches by `train.step`, which minimise
+                   - sum m f(rho, A) / norm + KL - entropy; as many updates of a value model
 
-With one update per iteration the data are on-policy and the update computes the old
-log-probabilities itself. Otherwise the samples are at most num_updates - 1 updates stale, and
-`staleness` iterations more where another thread samples ahead (`overlap`); rho is taken against the
-policy that sampled, whose weights then recompute the old log-probabilities.
+With one update an iteration, the samples are on-policy, and the update computes the old
+log-probabilities itself. With n updates, samples are at most n - 1 updates old, and `staleness`
+iterations older if another thread samples ahead (`overlap`). The trainer then recomputes the old
+log-probabilities with the weights that sampled, so rho is the ratio to the policy that sampled.
 """
 
 import contextlib
@@ -82,11 +82,11 @@ def reinforce(
     seed: int,
     teacher: Transformer | None = None,
 ) -> tuple[dict[Player, Transformer], dict[str, float]]:
-    """Trains the players in `trained`, one after the other in every iteration; returns totals too.
+    """Trains the players in `trained`; returns (player -> trained model, totals of the stage).
 
-    Each plays against the newest weights of the other; a player with adapters trains only these.
-    With `settings.one_model` both are the critic's model, which takes the updates of both. The KL
-    term holds a player to the `teacher`; without one, to what it was.
+    An iteration trains them in turn, each with the newest weights of the other. A player with
+    adapters trains only these. With `settings.one_model` one model, the critic's, is both players
+    and gets all updates. The reference of the KL term is the `teacher`, or else the initial player.
     All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints.
     """
     s, mesh = settings, sharding.current_mesh()
@@ -122,7 +122,7 @@ def train_players(
     teacher: Transformer | None,
     place: Placement | None,
 ) -> tuple[dict[Player, Transformer], dict[str, float]]:
-    """Trains as `reinforce` does, on the devices in force; rollouts are sampled at `place`."""
+    """Does what `reinforce` says on the mesh in force; samples rollouts on the devices `place`."""
     s = settings
     is_one = s.one_model and len(trained) > 1
     num_updates = s.num_steps * s.num_updates * (len(trained) if is_one else 1)
@@ -171,7 +171,7 @@ def make_training(
 ) -> PlayerTraining:
     """Builds the training of one player: its reference, layout of rows and compiled functions.
 
-    `is_one`: the model is that of the other player too.
+    `is_one` says that one model is both players.
     """
     model, sampler = getattr(setup.models, player), setup.models.sampler
     overhead = turn_overhead(sampler.chat, settings.turns.episode)
@@ -221,7 +221,7 @@ def initial_states(
 ) -> dict[str, Any]:
     """Returns the states before the first iteration: of players, implicit scores and values.
 
-    And, if another thread samples ahead, the weights that it samples by.
+    With `staleness` also copies of the weights, with which another thread samples ahead.
     """
     by_key = {training.key: training for training in trainings.values()}
     states = {
@@ -248,10 +248,10 @@ def train_iteration(
 ) -> tuple[dict[str, Any], dict, Updates]:
     """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
 
-    Adds its tokens to the cursor. A request to stop is obeyed while a player samples; raises
-    StepInterrupted if a player before it has taken its updates. With `implicit`, the actor's steps
-    have the scores of that model, which learns from the same samples afterwards. With `ahead`, the
-    rollouts of all players are taken from there before any update.
+    Adds the sampled tokens to the cursor. A request to stop is obeyed while a player samples; it
+    raises StepInterrupted if another player was updated before. With `implicit`, this model scores
+    the actor's steps, and is then trained on the same samples. With `ahead`, the rollouts of all
+    players are taken from it before the first update.
     """
     all_updates, taken, older = [], {}, {}
     if ahead is not None:

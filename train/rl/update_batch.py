@@ -40,7 +40,7 @@ class LogprobFunctions(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What turns rewards of steps into advantages of tokens, where a value model does."""
+    """What a value model needs to turn rewards of steps into advantages of tokens."""
 
     settings: gae.ValueSettings
     of: Callable[[Batch], np.ndarray]  # batch -> value before each token, [B, T]
@@ -68,10 +68,10 @@ def make_batch(
 ) -> PlayerBatch:
     """Returns the batch of sampled groups.
 
-    The batch's old log-probabilities are the trainer's. They are the sampler's if there is no
-    `logprobs.policy`, and for `hinted` episodes: these were sampled from a prompt with a hint but
-    are trained without it, so the ratio must be plain-prompt policy / hinted sampler. So it is for
-    `replayed` ones, which an earlier policy sampled. `keep` stores the episodes with these values.
+    The batch's old log-probabilities are the trainer's, by `logprobs.policy`. They are the
+    sampler's without this function, for `hinted` episodes, which were sampled after a hint and are
+    trained without it (their ratio is policy on the plain prompt / sampler), and for `replayed`
+    ones, which an earlier policy sampled. `keep` stores the episodes with these values.
     """
     episodes = [episode for group in sampled.groups for episode in group]
     batch = batch_without_weights(episodes, layout, chat)
@@ -136,11 +136,11 @@ def token_advantages(
 
 
 def in_truncated_turns(batch: Batch, episodes: Sequence[Episode], chat: Chat) -> np.ndarray:
-    """Returns, [B, T], whether a token is of a turn that was cut off at its token limit.
+    """Returns [B, T]: whether a token belongs to a turn that was cut off at its token limit.
 
     Overlong filtering of DAPO (arXiv 2503.14476), `mask_truncated_completions` of TRL: such turns
-    are in neither the loss nor its divisor. Their rewards stay in the mean and deviation of their
-    group, as there.
+    count neither in the loss nor in its divisor. As there, their rewards stay in the mean and
+    deviation of their group.
     """
     truncated = np.zeros(batch.tokens.shape, bool)
     for row, episode in enumerate(episodes):
@@ -200,7 +200,7 @@ def batch_without_weights(episodes: Sequence[Episode], layout: RowLayout, chat: 
 def kl_at_tokens(batch: Batch, trainer: np.ndarray, objective: Objective) -> np.ndarray | None:
     """Returns kl_coef * (logp_t - ref_logp_t) of trained tokens, [B, T]; None unless kl is 'k1'.
 
-    It is subtracted from rewards: only there does k1 have the gradient of the KL.
+    It is subtracted from rewards, because only there k1 has the gradient of the KL.
     """
     if objective.kl != 'k1':
         return None

@@ -6,10 +6,10 @@
     WORKDIR/stages/03-critic/failure.txt   why the stage ended with an error, until it goes on
     WORKDIR/stages/03-critic/...           checkpoints, metrics, episodes, the stage's model
 
-A stage only continues with the fields that it reads (config/stage_fields.py) as they were. One that
-ended with an error starts again where they differ: a wrong value must not bind the directory.
+A stage continues only if all fields that it reads (config/stage_fields.py) have their old values.
+If it ended with an error, it starts again when they differ, so that a wrong value can be mended.
 
-Every file is written beside its final name and renamed, so a killed run leaves whole files only.
+Every file is written under another name and then renamed, so a killed run leaves no partial file.
 """
 
 import contextlib

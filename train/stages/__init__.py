@@ -1,11 +1,11 @@
-"""The stages of a run: for each name, the function that runs it and where its arguments come from.
+"""The stages of a run: for each name, its function and the function that builds the arguments.
 
     base -> actor -> critique (data) -> critic -> evaluate
                                                -> vanilla, critique_in_the_loop, ... (improve)
                                                -> reinforce, reinforce_critic, reinforce_both
                                                -> prefer, prefer_critic; average
 
-A stage's function takes its folder and, by name, only what it uses; none takes the whole run. So
+A stage's function takes its folder and, by keyword, only what it uses; none takes the whole run, so
 each can be called from Python as well.
 """
 
