@@ -10,7 +10,8 @@ Model and problems are made first (docs/real_model.md):
     python -m scripts.tools.mix_problems --out=problems/mixed --max_question=320 \\
         --max_solution=200 --train=asdiv:1300,gsm8k:400 --test=asdiv:200,svamp:100,gsm8k:100
 
-The actor learns solutions, and refinements whose critiques state what only they tell. The annotator
+The base learns solutions; the actor solutions, and refinements whose critiques state what only they
+tell: half of such a row is context, so an actor alone would see few solutions. The annotator
 `calculator` writes the critiques of its attempts. Then come the controls of uptake, one round of
 critique in the loop against attempts alone at the same sampled tokens, and a short GRPO with the
 critic's step scores.
@@ -64,8 +65,7 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
         too_long='drop',
     )
     optimizer = shapes.adamw(learning_rate, warmup_fraction=0.05)
-    config.base.checkpoint = folder
-    config.base.fit.update(num_steps=0, optimizer=optimizer)
+    config.base.update(checkpoint=folder, num_documents=NUM_TRAIN)
     config.actor.update(num_problems=NUM_TRAIN, critiques='calculator')
     config.critique.update(
         num_problems=700,
@@ -83,8 +83,8 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
     config.improve.explore.update(num_attempts=3, num_refinements=2, token_budget=400)
     config.prefer.update(num_problems=300, num_attempts=3, num_refinements=2)
     config.prefer.fit.optimizer = optimizer | {'learning_rate': 1e-6, 'schedule': 'constant'}
-    for stage, steps in ((config.actor, 240), (config.critic, 120), (config.improve, 50)):
-        stage.fit.update(num_steps=steps, optimizer=optimizer)
+    for stage, steps in {'base': 150, 'actor': 120, 'critic': 120, 'improve': 50}.items():
+        config[stage].fit.update(num_steps=steps, optimizer=optimizer)
     config.reinforce.update(
         num_steps=12, num_problems=8, num_samples=8, samples_per_row=4, checkpoint_every=2
     )
@@ -103,8 +103,8 @@ def tiny() -> ConfigDict:
     config.improve.update(num_problems=4, num_monitored=4)
     config.improve.explore.update(num_attempts=2, num_refinements=1, token_budget=0)
     config.prefer.update(num_problems=4, num_attempts=2, num_refinements=1)
-    for stage, steps in ((config.actor, 12), (config.critic, 10), (config.improve, 2)):
-        stage.fit.num_steps = steps
+    for stage, steps in {'base': 8, 'actor': 8, 'critic': 8, 'improve': 2}.items():
+        config[stage].fit.num_steps = steps
     config.reinforce.update(num_steps=1, num_problems=2, num_samples=4, samples_per_row=2)
     config.sampling.engine.update(num_slots=8, prefill_batch_sizes=(2,))
     config.sampling.score.rows = 2
