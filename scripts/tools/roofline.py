@@ -1,4 +1,4 @@
-"""Prints the roofline table of docs/scale.md.
+"""Prints the roofline tables of docs/scale.md.
 
 python -m scripts.tools.roofline
 python -m scripts.tools.roofline --rows=512 --length=2048 --slots=4096
@@ -18,7 +18,7 @@ if __name__ == '__main__':
     SLOTS = flags.DEFINE_integer('slots', 2048, 'Sequences decoded at once, on all chips.')
 
     def main(_):
-        """Prints the table, then the batch size from which each machine is compute-bound."""
+        """Prints the bounds, the batch size that is compute-bound, and iterations of GRPO."""
         config = runpy.run_path(str(build.ROOT / 'configs' / 'gsm8k.py'))['get_config']()
         gsm8k = build.build(RunSettings, config).model
         sizes = {'rows': ROWS.value, 'length': LENGTH.value, 'slots': SLOTS.value}
@@ -26,5 +26,7 @@ if __name__ == '__main__':
         for name, m in roofline.MACHINES.items():
             tokens = roofline.compute_bound_tokens(m)
             print(f'{name}: bound by computing from {tokens:,.0f} tokens a chip')
+        sizes = {'rows': SLOTS.value, 'length': LENGTH.value}
+        print('\n'.join(('', *roofline.overlap_table(gsm8k, **sizes))))
 
     app.run(main)

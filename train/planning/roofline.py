@@ -4,9 +4,12 @@ python -m scripts.tools.roofline                          # the table of docs/sc
 python -m scripts.tools.roofline --rows=512 --length=2048 --slots=4096
 
 These are bounds, not forecasts: every part runs at its published peak, and all parts overlap.
+The second table is of an iteration of GRPO: sampling and updates on all chips by turns, or at the
+same time on chips of their own (`reinforce.rollout_devices`), with weights one iteration older.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 from elenchus.model import config as model_config
@@ -149,6 +152,47 @@ def table(gsm8k: ModelConfig, *, rows: int, length: int, slots: int) -> list[str
                 f'{decode_step * 1e3:.2f} ms',
                 decode_bound,
                 f'{slots / decode_step:,.0f}',
+            )
+            lines.append('| ' + ' | '.join(cells) + ' |')
+    return lines
+
+
+def iteration_seconds(
+    c: ModelConfig, m: Machine, *, rows: int, length: int, share: float = 0.0
+) -> tuple[float, float]:
+    """(seconds of sampling, seconds of the update) of an iteration of `rows` sequences.
+
+    The longest sequence has `length` tokens, the mean is half of it. A `share` of the chips samples
+    and the others train; 0: all do both. Then the update needs no pass for the log-probabilities of
+    the weights that sampled, which otherwise is a forward pass more. Each copy of the weights that
+    samples is received over the links.
+    """
+    sampling = dataclasses.replace(m, num_chips=round(m.num_chips * (share or 1)))
+    training = dataclasses.replace(m, num_chips=m.num_chips - sampling.num_chips * bool(share))
+    tensor = smallest_tensor(c, m)
+    _, step = slowest(decode_seconds(c, sampling, slots=rows, length=length, tensor=tensor))
+    copy = 2 * model_config.num_parameters(c) / tensor / m.peaks.link_bytes_per_s
+    _, update = slowest(train_seconds(c, training, rows=rows, length=length // 2))
+    return copy + length * step, update * (4 / 3 if share else 1)
+
+
+def overlap_table(gsm8k: ModelConfig, *, rows: int, length: int) -> list[str]:
+    """Markdown lines: an iteration by turns, and on the best division of the chips."""
+    head = ('machine', 'model', 'sampling', 'update', 'by turns', 'chips that sample')
+    head += ('at the same time', 'times as fast')
+    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    for name, m in MACHINES.items():
+        for size, c in models(gsm8k).items():
+            of = functools.partial(iteration_seconds, c, m, rows=rows, length=length)
+            tensor, serial = smallest_tensor(c, m), of()
+            counts = range(tensor, m.num_chips, tensor)
+            if not counts:
+                continue
+            best = min(counts, key=lambda n: max(of(share=n / m.num_chips)))
+            seconds = max(of(share=best / m.num_chips))
+            cells = (
+                *(name, size, f'{serial[0]:.1f} s', f'{serial[1]:.1f} s', f'{sum(serial):.1f} s'),
+                *(f'{best}', f'{seconds:.1f} s', f'{sum(serial) / seconds:.2f}'),
             )
             lines.append('| ' + ' | '.join(cells) + ' |')
     return lines
