@@ -25,7 +25,12 @@ def get_config(arg: str = 'default') -> ConfigDict:
     derive.set_lengths(config, question=256, attempt=320, critique=512, refinement=320)
     # Prompts are packed into rows, so few rows are enough, and each number of rows is a program. A
     # part has more problems than slots: finished ones are replaced.
-    config.sampling.engine.update(num_slots=32, prefill_batch_sizes=(1, 4), min_prefill_use=0.5)
+    config.sampling.engine.update(
+        num_slots=32,
+        decode_batch_sizes=(8,),  # the last of a set: 0.78 of the whole time with SmolLM2 on a CPU
+        prefill_batch_sizes=(1, 4),
+        min_prefill_use=0.5,
+    )
     config.sampling.score.rows = 16
     config.sampling.part_size = 128
     return config
