@@ -1,8 +1,9 @@
-"""Corrections: a token drawn again from a hidden state that a few gradient steps have moved.
+"""Corrections: resamples a token after a few gradient steps on its hidden state.
 
-Where a turn pauses, a vector that is added to the last hidden states of the whole sequence so far
-is fitted to a loss of a user's: of how likely the sequence is with it, and of what comes next. The
-last token is then drawn from the moved state. Weights and the states in the cache stay as they are.
+Where a turn pauses, a vector is fitted that is added to the last hidden states of the sequence so
+far. The loss is a user's function of the logits with the vector: of the known tokens and of the
+next one. The last token is then drawn from the corrected state. Weights and KV cache stay as they
+are.
 Source: SRGen, arXiv 2510.02919, and SLOT, arXiv 2505.12392, for the vector.
 """
 
@@ -67,7 +68,7 @@ class Correction:
 
 
 class Drawn(NamedTuple):
-    """What the moved state gives for the last token of a turn that has paused."""
+    """The token that the corrected state gives in place of the last one of a paused turn."""
 
     token: int
     entropies: tuple[float, ...]  # nats, of the plain distribution of each token of the turn

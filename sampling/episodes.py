@@ -1,7 +1,7 @@
-"""Two-player episodes: attempt -> critique -> refinement, with every turn kept as sampled.
+"""Samples episodes of two players: attempt -> critique -> refinement, as token ids.
 
-`Sampler` writes single turns; `sample_attempts`, `sample_critiques` and `sample_refinements` write
-one more turn of each episode, with its judged facts.
+`Sampler` samples single turns. `sample_attempts`, `sample_critiques` and `sample_refinements` add
+one turn to each episode, with the facts that a judge or the critique's text gives.
 """
 
 import collections
@@ -50,8 +50,8 @@ class Sampler:
     engine: Generator
     chat: Chat
     max_tokens: dict[str, int]  # longest turn, by role
-    after_pause: AfterPause | None = None  # how a turn that pauses goes on; None: none pauses
-    tools: ToolUse | None = None  # who answers the calls of tools; then turns pause for these alone
+    after_pause: AfterPause | None = None  # how a paused turn continues; None: none pauses
+    tools: ToolUse | None = None  # answers tool calls; if given, turns pause for these alone
 
     def with_prefix_cache(self) -> 'Sampler':
         """Returns this sampler with an engine that keeps a prefix cache across calls.
@@ -221,7 +221,10 @@ def sample_refinements(
     judge: Judge,
     spec: SampleSpec,
 ) -> list[list[Episode]]:
-    """Samples and judges `spec.num_samples` refinements of each episode; problems[i] is of [i]."""
+    """Samples and judges `spec.num_samples` refinements of each episode.
+
+    problems[i] is the problem of episodes[i].
+    """
     groups = sampler.sample_turns(actor, [e.turns for e in episodes], 'refinement', spec=spec)
     facts = _judge_groups(sampler, problems, groups, judge=judge)
     return [

@@ -30,7 +30,7 @@ PYTHON = 'python'
 
 
 def run_python(code: str) -> Answer:
-    """Returns what a program prints; a run uses one sandbox for all programs of a call."""
+    """Returns what a program prints, in a sandbox of its own; a Toolbox shares one in a run."""
     with Sandbox(SandboxSettings(2.0, 512, 1000, (), 'namespaces')) as sandbox:
         return sandbox.run([code])[0]
 
@@ -94,7 +94,7 @@ class ToolSettings:
 
 
 class Toolbox:
-    """The tools of a run; answers many calls at once. Programs start on the first one."""
+    """The tools of a run; answers many calls at once. Its sandbox starts at the first program."""
 
     def __init__(self, settings: ToolSettings):
         self.settings = settings

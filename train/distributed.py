@@ -129,7 +129,7 @@ _RAISED = {'ValueError': ValueError, 'OSError': OSError, 'other': RuntimeError}
 
 
 class _ErrorBroadcast:
-    """Context manager that broadcasts an exception of its body, which then goes on."""
+    """Context manager that broadcasts an exception of its body, and lets it propagate."""
 
     def __enter__(self):
         return self

@@ -92,9 +92,10 @@ def train_loop(
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
     A checkpoint holds the state and the cursor (plain JSON), so a killed run continues bit for bit.
-    Returns the state and the last row. Raises FloatingPointError (an update is not finite),
-    RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved). What `advance`
-    raises as Interrupted leaves its step out; as StepInterrupted, it is saved as far as it came.
+    Returns the state and the last row of metrics. Raises FloatingPointError (an update is not
+    finite), RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved). If
+    `advance` raises Interrupted, the state before its step is saved; if StepInterrupted, the state
+    within the step.
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)
@@ -144,7 +145,7 @@ def restore_or_init(
 
 
 class StepInterrupted(preemption.Interrupted):
-    """A step that is left when some of its updates are taken; the cursor says which."""
+    """Leaves a step after some of its updates; the cursor says which of them were taken."""
 
     def __init__(self, state: Any, updates: Updates):
         super().__init__()
@@ -191,7 +192,7 @@ class LoopReporter(NamedTuple):
 
 
 class LoopSaver(NamedTuple):
-    """Saves the state of a loop, and leaves the loop once it is saved."""
+    """Saves the state of a training loop, and leaves the loop on a request to stop."""
 
     checkpointer: Checkpointer
     reporter: LoopReporter
@@ -201,7 +202,7 @@ class LoopSaver(NamedTuple):
 
     @contextlib.contextmanager
     def leaving(self, step: int, state: Any) -> Iterator[None]:
-        """Leaves with what is whole if a request interrupts the step that the block advances."""
+        """Saves and raises Preempted if a request to stop interrupts the block, which is a step."""
         try:
             yield
             early_end.has_steps = True
@@ -226,7 +227,7 @@ class LoopSaver(NamedTuple):
         activity.mark('saving')
 
     def leave(self, step: int, state: Any = None) -> NoReturn:
-        """Raises Preempted when all is written, also the state if one is given."""
+        """Saves the state, if one is given, waits until all is written, and raises Preempted."""
         with preemption.requests.saving():
             if state is not None:
                 self.save(step, state)

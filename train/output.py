@@ -1,11 +1,11 @@
-"""What a run prints: kept in WORKDIR/log.txt, and no end of the run when nobody reads it.
+"""Copies what a run prints to WORKDIR/log.txt, and keeps the run alive if its reader goes away.
 
 The reader of a pipe may go away (a laptop sleeps, `| head`), or a terminal be hung up. Then only
-the log is written. In a bucket, whose objects cannot be appended to, there is none.
+the log is written. In a bucket, whose objects cannot be appended to, there is no log.
 
 Every text that is printed, a traceback too, passes `printable` here: a problem, a file's name or
-a model's metadata may contain a stranger's control sequences, and nobody who prints needs to think
-of it. What draws on a terminal itself writes to `terminal(stream)`.
+a model's metadata may contain control sequences, and callers of print need not think of them. Code
+that draws on a terminal writes to `terminal(stream)`.
 """
 
 import collections
@@ -32,7 +32,7 @@ _MAX_WARNINGS, _MAX_WARNING = 20, 500  # newest ones that status.json has, and c
 
 
 class Log:
-    """The log of a run; what is written before it is open is kept, and written then."""
+    """The log of a run; text that is written before `open` waits in memory until then."""
 
     def __init__(self):
         self._waiting: list[str] = []
@@ -96,7 +96,7 @@ class Output(io.TextIOBase):
         self._stream, self._log = stream, log
 
     def write(self, text: str) -> int:
-        """Writes a text, without characters that act; whole lines at once, as on a terminal."""
+        """Writes text without control characters; flushes at line ends, as on a terminal."""
         self.write_raw(printable(text))
         return len(text)
 
@@ -152,7 +152,7 @@ class Output(io.TextIOBase):
 
 
 class _Terminal(Output):
-    """The same stream for texts that are safe already, and draw or colour."""
+    """The same stream without the filter: for safe texts, and escapes that draw or colour."""
 
     def write(self, text: str) -> int:
         """Writes a text as it is."""
@@ -161,7 +161,7 @@ class _Terminal(Output):
 
 
 class Printable(io.TextIOBase):
-    """A text stream that writes to another one without characters that act."""
+    """A text stream that writes to another one, without control characters."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -180,7 +180,7 @@ class Printable(io.TextIOBase):
 
 
 def terminal(stream: TextIO) -> TextIO:
-    """Returns a stream for what draws or colours, whose strangers' texts are printable already."""
+    """Returns a stream without the filter, for code that draws or colours and filters itself."""
     return stream.terminal() if isinstance(stream, Output) else stream
 
 

@@ -41,7 +41,7 @@ def is_right(episode: Episode) -> bool | None:
 
 
 def value_of(episode: Episode) -> float | None:
-    """Returns the critic's score of a response; of a critique, how much refinements gain by it."""
+    """Returns the critic's score of a response, or the helpfulness of a critique; None: unknown."""
     last = episode.turns[-1]
     return last.facts.helpful if last.role == 'critique' else last.facts.score
 

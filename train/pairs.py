@@ -24,7 +24,7 @@ Logprobs = Callable[[Any, Batch], np.ndarray]
 
 
 class PairedExamples(NamedTuple):
-    """The sequences of a pair. `others` have its prompt and the responses of another pair (KTO)."""
+    """The sequences of a pair; `others` join its prompt to the responses of another pair (KTO)."""
 
     chosen: Example
     rejected: Example
@@ -32,10 +32,10 @@ class PairedExamples(NamedTuple):
 
 
 def pair_examples(chat: Chat, pair: Pair, *, rule: str, mask_common: bool) -> PairedExamples:
-    """Returns both conversations, of which the last turns are trained.
+    """Returns both conversations as sequences; only their last turns are trained.
 
-    With `mask_common` the tokens that both turns begin with are not. Raises ValueError if the turns
-    answer different prompts.
+    With `mask_common` the common prefix of these turns is not trained. Raises ValueError if the
+    turns answer different prompts.
     """
     sides = [
         chat.example(side.turns, trained=(side.turns[-1].role,), weights=None, last_only=True)
@@ -89,10 +89,11 @@ def fitting_pairs(
 def with_others(
     pairs: Sequence[PairedExamples], questions: Sequence[str], *, length: int
 ) -> list[PairedExamples]:
-    """Returns pairs with the responses of the nearest pair before them of another question.
+    """Returns pairs whose `others` have the responses of the preceding pair of another question.
 
-    They estimate KTO's z0: prompts with responses to other prompts (arXiv 2402.01306, 4.1). They
-    are cut to `length`. Of a single question its own other pairs are taken.
+    KTO estimates its baseline z0 on such prompts with responses to other prompts (arXiv 2402.01306,
+    4.1). The sequences are cut to `length`. If all pairs are of one question, the pair before is
+    taken.
     """
     result = []
     for i, pair in enumerate(pairs):
@@ -134,9 +135,9 @@ def logprobs_of(
 def reference_logprobs(
     path: epath.Path, examples: Sequence[Example], compute: Callable[[], list[np.ndarray]]
 ) -> list[np.ndarray]:
-    """Returns the reference's log-probabilities of examples, from a file if it is there.
+    """Returns the reference's log-probabilities of examples, from the file `path` if it exists.
 
-    They are computed once: the model that they are of is trained afterwards.
+    They are computed once and stored, because the reference is the model before training.
     """
     if not distributed.run_on_first(path.exists):
         values = compute()
@@ -161,9 +162,9 @@ def with_reference(example: Example, values: np.ndarray) -> Example:
 
 
 def with_offset(pair: PairedExamples, offset: float, loss: PairLoss) -> PairedExamples:
-    """Returns a pair whose margin has an offset that it must exceed: loss(beta D - offset).
+    """Returns a pair whose loss is that of beta * D - offset, where D is the margin.
 
-    The reference's log-probability of one token of the chosen response is shifted.
+    The offset is applied by shifting the reference's log-probability of one chosen token.
     """
     length = pair.chosen.loss_mask.sum() if loss.is_mean else 1.0
     return pair._replace(chosen=shift_reference(pair.chosen, offset / loss.beta * length))

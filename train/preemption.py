@@ -50,7 +50,7 @@ class Preempted(SystemExit):
 
 
 class Interrupted(Preempted):
-    """Leaves unfinished work; who can say what is saved raises a Preempted in its place."""
+    """Leaves unfinished work; a caller that knows what is saved raises Preempted in its place."""
 
     def __init__(self):
         SystemExit.__init__(self, EXIT_CODE)
@@ -118,7 +118,7 @@ class Requests:
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Saves in the body, which takes as long as it takes: half a checkpoint is none."""
+        """Marks a block that saves: `within_s` does not end it, as half a checkpoint is useless."""
         self._is_saving = True
         try:
             yield
@@ -127,7 +127,7 @@ class Requests:
             self._is_saving = False
 
     def note_saved(self) -> None:
-        """Notes that only the end of the process is left, which may not take long either."""
+        """Notes that all is saved: the process is ended after END_S seconds if it has not ended."""
         self._saved_at = min(self._saved_at, time.monotonic())
 
     @property

@@ -100,7 +100,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
 
 
 def shorten(run: ConfigDict) -> None:
-    """Smaller numbers than the default run's: there are many arms."""
+    """Reduces the default run's sizes in place, because the study has many arms."""
     run.data.update({'num_train': 1000, 'num_test': 250})
     run.sampling.part_size = 250
     run.train.update({'rows': 8, 'log_every': 5})
@@ -118,7 +118,7 @@ def shorten(run: ConfigDict) -> None:
 
 
 def arms(num_attempts: int) -> dict:
-    """One for each explorer, and changes of two of them."""
+    """Returns an arm for each explorer, and variants of two of them."""
     more = {'explore': {'num_attempts': 2 * num_attempts}}
     changed = {
         'critique_in_the_loop score': ('critique_in_the_loop', {'weighting': 'score'}),
@@ -135,11 +135,11 @@ def arms(num_attempts: int) -> dict:
 
 
 def controls(*, num_references: int) -> dict:
-    """Arms without one cause of what another arm gains.
+    """Returns the control arms, each without one possible cause of another arm's gain.
 
-    The words of critiques, the tokens, the responses, the removal of duplicates, weights that are
-    not all or nothing, and a teacher that does not know the answer. `restart` arms train the base
-    with the demonstrations, as the default run does.
+    The causes are the words of critiques, the tokens, the responses, the removal of duplicates,
+    graded weights, and a teacher that does not know the answer. `restart` arms train the base with
+    the demonstrations, as the default run does.
     """
     loop, base = 'critique_in_the_loop', {'restart': 'base', 'demonstrations': True}
     references = {'responses': 'references', 'num_references': num_references}

@@ -190,7 +190,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
 
 
 def shorten(run: ConfigDict, *, is_smoke: bool) -> None:
-    """Smaller numbers than the lab's: there are many arms."""
+    """Reduces the lab's sizes in place, because a study of methods has many arms."""
     run.evaluate.oracle = False
     run.evaluate.uptake.num_problems = 0
     run.improve.num_monitored = 0
@@ -211,7 +211,7 @@ def shorten(run: ConfigDict, *, is_smoke: bool) -> None:
 
 
 def arm(run: ConfigDict, name: str, *, shared: tuple, sizes: dict) -> dict:
-    """Returns the changes of a control or of a method, as far as they come after `shared`."""
+    """Returns what an arm changes in the study's run, without sections of the shared stages."""
     like, changes = CONTROLS.get(name, (name, {}))
     stages = like
     if isinstance(like, str):
@@ -229,7 +229,7 @@ def arm(run: ConfigDict, name: str, *, shared: tuple, sizes: dict) -> dict:
 
 
 def changes_of(name: str) -> dict:
-    """Returns the fields that a method's file changes on the lab."""
+    """Returns {field: value} of what a method's file changes, on the lab."""
     file = importlib.import_module(f'elenchus.configs.methods.{name}')
     return {**file.CHANGES, **getattr(file, 'LAB', {})}
 

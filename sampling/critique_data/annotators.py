@@ -1,4 +1,4 @@
-"""Annotators that use a model: critiques by Monte Carlo rollouts, or written by a checkpoint.
+"""Annotators that use a model: critiques from Monte Carlo rollouts, or sampled from a critic.
 
 The interface is `Annotator` of data/critiques/oracle.py; see docs/methods.md, "Critique data".
 """
@@ -42,10 +42,10 @@ def monte_carlo_annotator(
     reference answer and the `location` of an attempt, before which nothing is wrong. It ignores the
     kind of mistake.
 
-    The words before each verdict come from `writer`, which sees only the question: it works the
-    question out, and its line of the same name explains the value. If `writer` is None, the words
-    are the numbers of successes. Words and verdict may therefore disagree. Attempts may use
-    max_tokens['attempt'] * spec.num_samples ids each, from spec.first_id.
+    The words before each verdict come from `writer`, which sees only the question and solves it:
+    its line of the same name explains the value. If `writer` is None, the words are the numbers of
+    successes. Words and verdict may therefore disagree. Attempts may use max_tokens['attempt'] *
+    spec.num_samples request ids each, from spec.first_id.
     """
 
     def annotate(items: Sequence[ConstructedAttempt]) -> list[str | None]:

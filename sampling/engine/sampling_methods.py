@@ -91,7 +91,7 @@ class TemperatureSampling:
 
 @dataclasses.dataclass(frozen=True)
 class RuledTransform:
-    """The `transform` of a method behind a logits rule; it needs the places of the tokens."""
+    """The `transform` of a RuledMethod: a logits rule, then the method; it needs token places."""
 
     method: Greedy | TemperatureSampling
     rule: TokenRule
@@ -104,7 +104,7 @@ class RuledTransform:
 
 @dataclasses.dataclass(frozen=True)
 class RuledMethod:
-    """A method behind a logits rule, and a pause rule after it; None = no such rule."""
+    """A method whose logits a rule changes first, and a rule that pauses turns; None = no rule."""
 
     method: Greedy | TemperatureSampling
     logits: TokenRule | None
@@ -117,7 +117,7 @@ class RuledMethod:
 
     @property
     def transform(self) -> Callable[..., jax.Array]:
-        """As of the method; with a logits rule a RuledTransform."""
+        """The method's `transform`; with a logits rule, a RuledTransform."""
         return RuledTransform(self.method, self.logits) if self.logits else self.method.transform
 
     def sample(
@@ -140,7 +140,7 @@ def with_rules(
 
 
 def without_rules(method: Method) -> Greedy | TemperatureSampling:
-    """Returns the method alone."""
+    """Returns the method without its rules."""
     return method.method if isinstance(method, RuledMethod) else method
 
 

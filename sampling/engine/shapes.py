@@ -167,7 +167,7 @@ class EngineSettings:
         )
 
     def encoded(self, encode: Callable[[str], Sequence[int]]) -> 'EngineSettings':
-        """These settings with the ids of their reflection, if it is in use and a text."""
+        """Returns these settings with the reflection as token ids, if it is used and a text."""
         if not self.reflection_weight or not isinstance(self.reflection, str):
             return self
         return dataclasses.replace(self, reflection=tuple(encode(self.reflection)))

@@ -62,7 +62,11 @@ def explore(
 
 
 def explore_vanilla(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
-    """Samples unguided attempts; with a token budget, one more per question until it is spent."""
+    """Samples unguided attempts; with a token budget, more of them in rounds.
+
+    A round samples one attempt per question. It ends when the budget is spent, or after
+    `num_uniform_rounds` rounds.
+    """
     attempts = _sample_attempts(context, problems).episodes
     rounds = context.settings.num_uniform_rounds if context.settings.token_budget else 0
     return _run_rounds(
@@ -188,7 +192,7 @@ def _accepted(
     *,
     earlier: Mapping[str, Sequence[Episode]],
 ) -> acceptance.Accepted:
-    """New responses with what `improve.explore.accept` says of them."""
+    """Returns new responses, marked by the rule `improve.explore.accept`."""
     return acceptance.accept(
         context.models,
         episodes,

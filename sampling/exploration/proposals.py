@@ -1,8 +1,8 @@
-"""Proposals: one more response per question, unguided or with a kind of guidance.
+"""Proposals: functions that sample one more response per question, unguided or guided.
 
-Four kinds are those of arXiv 2411.00750; the fifth is a player's own guide. Each function of
-PROPOSALS takes questions with their responses so far and returns a judged episode for each question
-that it can help.
+Four kinds of guidance are those of arXiv 2411.00750; the fifth is a guide that a player writes.
+Each function of PROPOSALS takes questions with their responses so far, and returns a judged episode
+for each question that it can help.
 """
 
 import dataclasses
@@ -47,8 +47,8 @@ def propose_guided(
 ) -> list[Episode]:
     """Samples an attempt at each question after one of GUIDES.
 
-    With guides='shuffled' it is that of another question of the level; one question alone gets no
-    attempt.
+    With guides='shuffled' the guide is that of another question of the same level, as a control;
+    without another question nothing is sampled.
     """
     guides = [GUIDES[by](request.problem) for request in requests]
     if context.settings.guides == 'shuffled':
@@ -63,10 +63,11 @@ def propose_guided(
 def propose_self_guided(
     context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int
 ) -> list[Episode]:
-    """Samples an attempt at each question after a guide that a function has a player write.
+    """Samples an attempt at each question after a guide that a player writes.
 
-    Without a function for guides, responses have none. With one, a question without a guide gets
-    no response, nor does one whose guide or opening leaves no room for it.
+    The function `player_guide` says how the guide is written; 'none' samples without guides. The
+    function `opening` may begin the attempt. A question gets no response if it gets no guide, or
+    if guide and opening leave no room.
     """
     s, sampler = context.settings, context.models.sampler
     items = [(request.problem, notes_on(context, request, number=number)) for request in requests]
@@ -96,7 +97,7 @@ def propose_self_guided(
 
 
 def notes_on(context: ExplorationContext, request: ProposalRequest, *, number: int = 0) -> Notes:
-    """Returns what a function may know of a question: its responses, and the memory."""
+    """Returns what a user's function may read of a question: its responses, and the memory."""
     text = context.models.sampler.chat.text
     return Notes(
         number=number,
@@ -111,11 +112,11 @@ def propose_revisions(
 ) -> list[Episode]:
     """Samples one revision of a wrong response of each question, after a critique of it.
 
-    The critic acts as the teacher, or with teacher='reference' one who knows the reference, as in
-    arXiv 2411.00750; a response that it cannot criticise is not revised. Unlike critique in the
-    loop, which refines every wrong attempt `num_refinements` times, a question gets one revision
-    per round. Its wrong responses take turns, earlier revisions among them. With
-    critiques='shuffled' the critiques are those of other questions.
+    The teacher that criticises is the critic, or with teacher='reference' one that knows the
+    reference, as in arXiv 2411.00750. A response without a critique is not revised. Unlike critique
+    in the loop, which refines every wrong attempt `num_refinements` times, a question gets one
+    revision per round; its wrong responses, with earlier revisions, take turns. With
+    critiques='shuffled' the critiques are those of other questions, as a control.
     """
     models = context.models
     wrong = [[e for e in r.episodes if not is_valid_response(e)] for r in requests]
@@ -150,7 +151,7 @@ def propose_revisions(
 def criticise_as_critic(
     context: ExplorationContext, problems: Sequence[Problem], attempts: Sequence[Episode]
 ) -> list[Episode | None]:
-    """Samples a greedy critique of each attempt; the critic sees only the question and it."""
+    """Samples a greedy critique of each attempt by the critic, which sees no reference."""
     models = context.models
     return episode_lib.sample_critiques(
         models.sampler,
@@ -164,11 +165,11 @@ def criticise_as_critic(
 def criticise_with_reference(
     context: ExplorationContext, problems: Sequence[Problem], attempts: Sequence[Episode]
 ) -> list[Episode | None]:
-    """Adds to each attempt the critique of a teacher that knows the reference; None: there is none.
+    """Adds to each attempt a critique by a teacher that knows the reference.
 
     On the lab the oracle writes it. Elsewhere the critic does, after a guide with the reference
-    answer, which the refiner does not see. A critique without a final verdict, or longer than a
-    critic's may be, is none.
+    answer, which the refiner does not see. The result is None for a critique without a final
+    verdict, or longer than the critic's limit.
     """
     models, sampler = context.models, context.models.sampler
     if models.grammar is grammars.LAB:
@@ -272,7 +273,7 @@ def _sample_responses(
 def _round_spec(
     context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int
 ) -> SampleSpec:
-    """Returns the specification of one response a question; kinds of guidance share its noise."""
+    """Returns the specification of one response a question, with the same seed for all kinds."""
     seed = derive_seed(context.spec.seed, 'proposal', number)
     ids = [request.request_id for request in requests]
     return SampleSpec(1, context.spec.method, seed, ids)

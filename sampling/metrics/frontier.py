@@ -1,9 +1,10 @@
-"""Compute-optimal test time: the best way to answer for a budget of processed tokens a question.
+"""Finds the most accurate test-time strategy for a budget of processed tokens a question.
 
-A candidate is an arm of cost_curves.py at one size. The most accurate of many candidates is so in
-part by luck. Therefore the choice is made on one half of the questions and its accuracy is taken
-from the other half, both ways. Costs need no reference answers and are means over all questions.
-docs/methods.md, "Compute-optimal test time", has the definitions and sources.
+A candidate is an arm of cost_curves.py at one size. The accuracy of the best of many candidates is
+biased upwards by its selection. Cross-fitting removes the bias: a candidate is chosen on one half
+of the questions and its accuracy is measured on the other, both ways. Costs need no reference
+answers, so they are means over all questions. docs/methods.md, "Compute-optimal test time", has the
+definitions and sources.
 """
 
 import dataclasses
@@ -77,7 +78,7 @@ class Candidates:
 
 
 class Table(NamedTuple):
-    """Candidates of a choice by level, and the weight of each level."""
+    """Accuracy and cost of each candidate at the levels of a choice, and the levels' weights."""
 
     accuracy: np.ndarray  # [A, L]; NaN = not available
     cost: np.ndarray  # [A, L]
@@ -95,9 +96,9 @@ class Estimate(NamedTuple):
 class Fit(NamedTuple):
     """The best choice for a budget, and its cross-fitted estimate."""
 
-    levels: list[int]  # that it is for
-    choice: Choice  # made on all questions, to be used
-    halves: tuple[Choice, Choice]  # made on each half
+    levels: list[int]  # indices of the levels that it covers
+    choice: Choice  # made on all questions; the one to use
+    halves: tuple[Choice, Choice]  # made on each half; only for the estimate
     estimate: Estimate  # of halves[0] on the second half, and of halves[1] on the first
 
 
@@ -146,9 +147,10 @@ def make_candidates(
 
 
 def halve(problem_ids: Sequence[str], level: Sequence[int]) -> np.ndarray:
-    """Assigns each question to half 0 or 1, [Q]: every second of a level, in the order of a hash.
+    """Assigns each question to half 0 or 1, [Q], alternately within a level.
 
-    The halves of a level so differ by at most one question, and no order of a file decides.
+    The order is that of a hash of the ids, so it does not depend on the order in a file. The halves
+    of a level differ by at most one question.
     """
     digests = [hashlib.sha256(name.encode()).digest() for name in problem_ids]
     half, counts = np.zeros(len(problem_ids), int), dict.fromkeys(level, 0)
@@ -166,9 +168,10 @@ def _pad(values: Sequence[float], length: int) -> list[float]:
 
 
 def one_choice(table: Table, budget: float) -> Choice | None:
-    """Returns the most accurate candidate whose mean cost fits, for all levels of the table.
+    """Returns the most accurate single candidate whose mean cost over the levels fits the budget.
 
-    Of equals the cheapest, then the first. Returns None if none fits.
+    Ties go to the cheapest, then to the first. The candidate is repeated for every level. Returns
+    None if none fits.
     """
     # Rounding: equal means that were added in another order must be equal.
     accuracy = np.round(table.accuracy @ table.share, 12)
@@ -180,11 +183,11 @@ def one_choice(table: Table, budget: float) -> Choice | None:
 
 
 def shared_choice(table: Table, budget: float) -> Choice | None:
-    """Returns the candidate of each level with the highest mean accuracy for one mean cost.
+    """Returns one candidate for each level: the highest mean accuracy whose mean cost fits.
 
-    Levels share the budget: an easy level may leave tokens to a hard one. The search is exact. It
-    keeps for the first levels only combinations that no other beats in cost and accuracy, because
-    what is added by further levels is the same for all. Returns None if no combination fits.
+    Levels share the budget: an easy level may leave tokens to a hard one. The search is exact
+    dynamic programming over levels: it keeps only the Pareto-optimal combinations of the levels so
+    far, because further levels add the same to all. Returns None if no combination fits.
     """
     combinations: list[tuple[float, float, Choice]] = [(0.0, 0.0, ())]
     for accuracy, cost, share in zip(table.accuracy.T, table.cost.T, table.share, strict=True):
@@ -202,7 +205,7 @@ def shared_choice(table: Table, budget: float) -> Choice | None:
 
 
 def _undominated(options: Sequence[tuple[float, float, Choice]]) -> list:
-    """Options (cost, accuracy, choice) by cost, without those that a cheaper one equals."""
+    """Returns the Pareto-optimal options (cost, accuracy, choice), sorted by cost."""
     best, kept = -math.inf, []
     for option in sorted(options, key=lambda o: (o[0], -o[1])):
         if round(option[1], 12) > best:

@@ -135,7 +135,7 @@ def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[
 
 
 def _select(search: _Search, old: Sequence[_Beam], new: Sequence[_Beam]) -> list[_Beam]:
-    """Finished beams, and the best new ones in the remaining places; the first of equals."""
+    """Returns the finished beams and, in the remaining places, the new ones of highest score."""
     # Old beams that have not ended are not kept: their continuations replace them.
     sampler = search.setup.models.sampler
     finished = [beam for beam in old if partial_attempts.has_ended(sampler, beam.attempt)]

@@ -110,7 +110,7 @@ class Tree:
         return above.children[-1]
 
     def back_up(self, index: int, value: float, rule: Backup) -> None:
-        """Gives a new node its value, and tells the nodes above it."""
+        """Gives a new node its value, and updates the nodes above it by the rule."""
         node = self.nodes[index]
         node.value, node.own, node.visits = value, value, 1
         for above in self.ancestors(index):

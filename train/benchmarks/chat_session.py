@@ -20,10 +20,9 @@ _VERDICT = re.compile(r'(?<=[:;])[ \t*]*(correct|wrong|incorrect)\b', re.IGNOREC
 
 
 def shown(text: str) -> str:
-    """Returns text whose control characters are written out: a model's text moves no cursor.
+    """Returns text with control characters escaped, except line breaks and tabs.
 
-    Line breaks and tabs stay. So no escape sequence, and no mark that reverses the direction of
-    reading, reaches the terminal.
+    No escape sequence and no bidirectional mark of a model's text reaches the terminal.
     """
     return ''.join(
         c if c in '\n\t' or unicodedata.category(c) not in ('Cc', 'Cf', 'Cs', 'Zl', 'Zp')
@@ -142,7 +141,10 @@ class Session:
 
 
 def chat(session: Session, lines: Iterable[str], *, is_prompted: bool) -> int:
-    """Answers every line that is not blank; returns their number. With `is_prompted`, asks."""
+    """Answers every line that is not blank or too long; with `is_prompted`, prints prompts.
+
+    Returns how many questions the session has answered.
+    """
     chat_template = session.bench.chat
     if is_prompted:
         session.out.write('Type a question, or press Ctrl-D to leave.\n> ')

@@ -57,7 +57,7 @@ def sample_greedy(
     seed: int,
     stage: StageFolder,
 ) -> tuple[list[Episode], int]:
-    """Samples the likeliest attempt at each problem; with a critic, criticised and refined."""
+    """Decodes one greedy attempt at each problem; with a critic, also critique and refinement."""
     one = dataclasses.replace(settings, num_attempts=1)
     if bench.critic is not None:
         pair = samplers.pair(bench.actor, bench.critic)

@@ -96,7 +96,10 @@ def row(s: EvaluateSettings, truths: Sequence[int], right: Hits) -> dict[str, An
 
 
 def f1(values: np.ndarray, is_wrong: np.ndarray) -> float | None:
-    """Returns the harmonic mean of the accuracies of wrong and of right solutions; None without."""
+    """Returns the harmonic mean of the accuracies on wrong and right solutions.
+
+    Returns None if there are no wrong, or no right ones.
+    """
     if is_wrong.all() or not is_wrong.any():
         return None
     found, passed = values[is_wrong].mean(), values[~is_wrong].mean()
@@ -169,7 +172,7 @@ def hidden_errors(
 
 
 def verdict_accuracy(labels: Sequence[int | None], truths: Sequence[int]) -> float:
-    """Returns the share of solutions of which it is true that some, or no, step is wrong."""
+    """Returns the share of solutions for which "some step is wrong" is claimed as it is true."""
     pairs = zip(labels, truths, strict=True)
     return float(
         np.mean([label is not None and (label < 0) == (truth < 0) for label, truth in pairs])

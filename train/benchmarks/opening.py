@@ -36,7 +36,7 @@ IRRELEVANT = (
     *('sampling.engine', 'sampling.score', 'model.max_length', 'train', 'data', 'self_talk'),
     *('reinforce', 'stages', 'evaluate.num_problems'),
 )
-"""Fields, and sections, of the config on which no figure of a bench depends."""
+"""Fields and sections of the config that do not change the figures of a bench."""
 
 MULTIPLE = 32
 """Lengths are rounded up to a multiple of it."""
@@ -53,10 +53,10 @@ PromptLengths = Callable[[Chat], Sequence[int]]
 class Sizes(NamedTuple):
     """Lengths of conversations in tokens."""
 
-    prompts: tuple[int, ...]  # rows of prompts that sampling begins with
-    scored: int  # the longest conversation that a critique ends
+    prompts: tuple[int, ...]  # lengths of prompt rows
+    scored: int  # the longest conversation that ends with a critique
     whole: int  # the longest conversation
-    reached: tuple[int, ...] = ()  # that decoding gets past only late; it then reads less cache
+    reached: tuple[int, ...] = ()  # shorter cache lengths that early decode steps read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,9 +209,10 @@ def question_sizes(
     unknown: int,
     roles: Sequence[str] = ROLES,
 ) -> Sizes:
-    """Returns the sizes of conversations of a question and a turn of each of the roles.
+    """Returns the sizes of conversations of a question and one turn of each role.
 
-    Turns that nobody writes get no room: every decode step would read their part of the cache.
+    Only turns that are sampled get room, because every decode step reads the whole cache. `unknown`
+    is the length of a question where `problems` is empty.
     """
     empty = Problem('', '', '', '', 0, 'jsonl')
     sizes = [inputs_lib.question_tokens(chat, problem, roles) for problem in problems]
@@ -241,7 +242,7 @@ def critique_sizes(config: ml_collections.ConfigDict, chat: Chat, prompts: Seque
 def fit_lengths(
     config: ml_collections.ConfigDict, sizes: Sizes, *, longest: int, room: int = 0
 ) -> None:
-    """Sets all lengths of a config; `room` is what a decode step needs behind a conversation.
+    """Sets all lengths of a config; `room` is the cache a decode step needs past a conversation.
 
     Raises ValueError if the model is too short for them.
     """

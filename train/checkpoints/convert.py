@@ -1,8 +1,9 @@
-"""Conversion between folders of `transformers` models and our model folders.
+"""Converts models between the format of `transformers` and our model folders.
 
-`import_model` reads config.json and the safetensors files one tensor at a time, straight onto the
-mesh, so the host never holds the whole model. `export_model` is its inverse: after both, the
-tensors are the same bit for bit, unless the dtype was changed.
+`import_model` reads one tensor at a time, straight onto the mesh, so the host never holds the whole
+model. Besides folders of `transformers` it reads GGUF files, and adapters of PEFT. `export_model`
+is its inverse: after both, the tensors of a folder are the same bit for bit, unless the dtype was
+changed.
 
 Families: Llama 2 and 3, Mistral, Mixtral, Qwen 2.5 and 3 (with experts too), Gemma 2 and 3. Of a
 Gemma 3 with images only the text model is imported, and it is exported as a text-only model.
@@ -70,10 +71,11 @@ def import_model(
     mesh: jax.sharding.Mesh,
     base: str | os.PathLike | None = None,
 ) -> str:
-    """Converts a folder of `transformers` into a model folder of ours; returns a one-line summary.
+    """Converts a model into a model folder of ours; returns a one-line summary.
 
     Args:
-        source: folder with config.json and safetensors files.
+        source: folder with config.json and safetensors files, folder of PEFT adapters, GGUF file,
+            or `package:NAME` for the GGUF file in an installed package.
         target: folder that does not exist yet or is empty. It receives parameters and
             model_config.json, whose fields are the `model` section of a run's config, and copies of
             the tokenizer, chat template and generation config.
@@ -99,7 +101,7 @@ def _import(
     mesh: jax.sharding.Mesh,
     base: str | os.PathLike | None,
 ) -> str:
-    """Imports what is on this machine."""
+    """Imports a source that is on the local disk; see `import_model`."""
     is_gguf = import_sources.is_gguf(source)
     if not is_gguf and peft_adapters.is_adapter_folder(source):
         return _import_adapters(source, target, base=base, mesh=mesh)
@@ -156,7 +158,7 @@ def _load(
 
 
 def _import_adapters(source: pathlib.Path, target: pathlib.Path, *, base, mesh) -> str:
-    """Imports adapters of PEFT, with the files of their base beside them."""
+    """Imports adapters of PEFT; copies the tokenizer and config files of their base."""
     if base is None:
         raise ValueError(
             f'{source} has adapters of PEFT: import their base first, then name it with --base'
@@ -268,7 +270,7 @@ def _export_whole(
 def _exported_chat(
     source: pathlib.Path, files: pathlib.Path, *, template: str | None, system: str
 ) -> tuple[Chat | None, str]:
-    """(chat to write, or what the summary says if there is none) of an exported model."""
+    """Returns (chat to write or None, what the summary says if there is none)."""
     trained = saved_models.saved_chat(source)
     if template is None and trained is None:
         return None, 'end tokens and chat template as copied (--template writes others)'
@@ -283,7 +285,7 @@ def _exported_chat(
 
 
 def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, dict[str, Any]]:
-    """(family, config.json) of an exported model; other keys of the config.json in `files` stay."""
+    """Returns (family, config.json); keeps keys of the one in `files` but for REPLACED_KEYS."""
     copied = _read_config(files) if (files / CONFIG).exists() else {}
     family = huggingface.family_of(copied) if copied else huggingface.family_for(config)
     hf_config = {key: value for key, value in copied.items() if key not in REPLACED_KEYS}

@@ -110,7 +110,7 @@ def _resolve_path(path: str, folder: epath.Path) -> str:
 
 
 class _OneByOne(transfers.DefaultSerializationStatusCallback):
-    """Transfers arrays to the host one by one.
+    """Has Orbax transfer arrays to the host one by one, to bound host memory.
 
     The array `first` is transferred synchronously: Orbax warns if none is.
     """
@@ -255,7 +255,7 @@ def read_description(folder: str | os.PathLike) -> tuple[ModelConfig, str]:
 
 
 def saved_chat(folder: str | os.PathLike) -> dict[str, str] | None:
-    """Returns `template` and `system` that a model was trained with; None if it was not."""
+    """Returns `template` and `system` of the chat template a model was saved with, if any."""
     return _read_json(folder).get('chat')
 
 
@@ -268,7 +268,7 @@ def _read_json(folder: os.PathLike) -> dict[str, Any]:
 
 
 def parameters(model: Transformer | lora.Adapters) -> dict[str, Any]:
-    """Returns {dotted name: leaf}, a form that can be read with Orbax alone."""
+    """Returns {dotted name: leaf}; saved in this form, parameters can be read with Orbax alone."""
     paths, _ = jax.tree_util.tree_flatten_with_path(model)
     name = functools.partial(jax.tree_util.keystr, simple=True, separator='.')
     return {name(path[:-1]): leaf for path, leaf in paths}

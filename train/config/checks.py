@@ -1,4 +1,4 @@
-"""Checks of settings that depend on other sections; each section checks its own fields."""
+"""Checks settings against those of other sections; each section checks its own fields."""
 
 import dataclasses
 
@@ -29,7 +29,11 @@ def check_settings(s: RunSettings) -> None:
 
 
 def check_counts(s: RunSettings) -> None:
-    """Raises ValueError if a stage needs more problems than there are."""
+    """Raises ValueError if a stage asks for more than the run has.
+
+    It checks numbers of problems, refinements for the explorer, the raised temperature, and labels
+    of steps for the critic's rewards.
+    """
     preferred = min(s.prefer.num_problems, s.data.num_train)
     if set(PREFERRED) & set(s.stages):
         preferred = s.prefer.num_problems
@@ -70,7 +74,7 @@ def check_counts(s: RunSettings) -> None:
 
 
 def check_labels(s: RunSettings) -> None:
-    """Raises ValueError for labels of lines from continuations where none are sampled."""
+    """Raises ValueError if labels of lines need continuations that the run does not sample."""
     for section, reads, remedy in (
         ('critique', s.critique.annotator == 'monte_carlo', "critique.annotator='monte_carlo'"),
         ('reinforce', s.reinforce.num_rollouts > 0, 'reinforce.num_rollouts above 0'),
@@ -84,7 +88,7 @@ def check_labels(s: RunSettings) -> None:
 
 
 def check_ids(s: RunSettings) -> None:
-    """Raises ValueError if a stage samples more than its requests have ids, which are int32."""
+    """Raises ValueError if a stage has more requests than ids, which are int32."""
     beam, explore, critique = s.evaluate.beam, s.improve.explore, s.critique
     samples = max(critique.num_attempts, critique.num_relocated, critique.num_inserted, 1)
     samples *= max(critique.num_rollouts, critique.filter_samples)
@@ -110,7 +114,7 @@ def check_ids(s: RunSettings) -> None:
 
 
 def check_trees(s: RunSettings) -> None:
-    """Raises ValueError if a tree search has no tokens for a child, or reads labels in a test."""
+    """Raises ValueError if a tree search has no tokens for a child, or reads labels of a test."""
     stages, tree = players.searching_stages(s), s.sampling.tree
     if 'evaluate' in stages and tree.reads_labels:
         names = [name for name, weight in tree.values if weight]

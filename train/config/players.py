@@ -1,4 +1,4 @@
-"""Whose model every stage reads: the stages that make players, and where each stage starts from.
+"""Decides which model each stage starts from, and which stages make models of a player.
 
 A player is the actor or the critic. The setting `start` of a section names the stage whose model
 its stages begin with: a stage, 'newest' (the last one before it that made this player), or '' for
@@ -105,7 +105,7 @@ def stages_read(s: RunSettings, stage: str) -> tuple[str, ...]:
 
 
 def descends_from(s: RunSettings, stage: str, *, ancestor: str) -> bool:
-    """Returns whether the actor that a stage reads was made by another stage, or from its model."""
+    """Returns whether the actor that a stage reads was made by `ancestor`, or trained from it."""
     seen, stages = set(), [stage]
     while stages:
         stage = stages.pop()
@@ -132,7 +132,7 @@ def searching_stages(s: RunSettings) -> tuple[str, ...]:
 
 
 def attempt_tokens(s: RunSettings, stage: str) -> int:
-    """Returns the longest attempt of a stage: a whole talk, where its actor learnt self-talk."""
+    """Returns the token limit of a stage's attempts; that of talks if its actor learnt these."""
     if descends_from(s, stage, ancestor='self_talk'):
         return max(s.sampling.attempt_tokens, s.self_talk.tokens)
     return s.sampling.attempt_tokens

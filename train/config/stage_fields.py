@@ -43,10 +43,10 @@ ENGINE_CACHES = tuple(
         *('draft_tokens', 'draft_ngram'),
     )
 )
-"""Further ones, that read keys and values from a cache: with one in int8 they change samples."""
+"""Settings that reuse cached keys and values: they change samples only with an int8 cache."""
 
 DRAFTING = ('sampling.engine.draft_tokens', 'sampling.engine.draft_ngram')
-"""Of these, the ones that change samples where drafts are read again behind a reflection."""
+"""Those of ENGINE_CACHES that also change samples with a reflection, which reads drafts again."""
 
 MAY_CHANGE = (
     *(

@@ -52,7 +52,8 @@ def _checksum(content: bytes) -> bytes:
 class EventFile:
     """The tracker of one stage (`trackers.Tracker`).
 
-    No method raises because of a disk or a bucket, or waits for it.
+    No method raises if a disk or bucket fails. None waits for a bucket but `close`, at most CLOSE_S
+    seconds; a disk is written in the call.
     """
 
     def __init__(self, folder: str | os.PathLike, *, purge_step: int | None = None):

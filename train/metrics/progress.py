@@ -1,7 +1,7 @@
 """Progress on stderr: a bar on a terminal, otherwise one plain line every ten seconds.
 
-Rate and time left are those of the last minute, or of the last two advances if these take longer.
-What a run that goes on finds done, and the first advance, which compiles, do not count in them.
+Rate and time left are measured over the last minute, or the last two advances if these take longer.
+They leave out the steps that an earlier start has done, and the first advance, which compiles.
 """
 
 import collections
@@ -32,9 +32,9 @@ _displayed: list['Progress'] = []  # innermost last
 
 
 def show(**fields: Any) -> None:
-    """Shows values in the innermost display, which has not advanced; nothing if there is none.
+    """Shows values in the innermost display, without advancing it; does nothing without one.
 
-    What samples calls it, and does not know of which display it is a part.
+    The sampler calls it, because it does not know the display that it works under.
     """
     if _displayed:
         _displayed[-1].advance(0, **fields)

@@ -33,7 +33,7 @@ NUM_BINS = 30
 
 
 class Tracker(Protocol):
-    """Shows one stage of a run. No method raises because of where it writes to, or waits for it."""
+    """Shows one stage of a run. No method raises if writing fails; only `close` may wait."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the scalars of a step."""

@@ -1,7 +1,7 @@
-"""The trackers of the run that this process is at work on, and what they show of episodes.
+"""The trackers of the current run of this process, and what they show of episodes.
 
-`Run.started` opens them; writers of metrics and what samples ask for them by the name of a stage,
-and get none outside of a run. A run that goes on shows repeated steps again, with the same values.
+`Run.started` opens them. Metrics writers and samplers ask for them by the name of a stage, and get
+none outside a run. A resumed run shows repeated steps again, with the same values.
 """
 
 import collections
@@ -61,9 +61,10 @@ class RunTrackers:
         return [process.stage(stage) for process in self._processes]
 
     def of_episodes(self, stage: str) -> list[Tracker]:
-        """Returns those that show the episodes of a stage, TensorBoard among them.
+        """Returns the trackers of a stage's episodes, TensorBoard among them.
 
-        It has a folder of its own, since it reads on only in the newest file of a folder.
+        TensorBoard gets a folder apart from the metrics', as it follows only a folder's newest
+        file.
         """
         if stage not in self._episodes:
             folder = self._workdir / 'tensorboard' / stage / 'episodes'

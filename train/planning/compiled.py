@@ -54,9 +54,9 @@ class CompiledProgram:
 class Compiler:
     """A `Call` that compiles; `programs` collects what it compiled.
 
-    A program that is not `selected`, or that does not fit, has no results: they are taken to lie as
-    its arguments of the same structure do, which holds for the slots of a sampler. Raises
-    ProgramRefused where a later program needs to know more.
+    A program that is not `selected`, or that does not fit, gives no shardings of its results: they
+    are taken from arguments of the same tree structure, which is right for the slots of a sampler.
+    Raises ProgramRefused if a result has no such argument and a later program needs it.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ def refused_program(name: str, message: str, args: Any, *, seconds: float) -> Co
 
 
 def placed_like(results: Any, args: Any) -> Any:
-    """Results with the shardings of an argument of the same structure; else without shardings."""
+    """Returns results, each as the argument of the same tree structure if there is one."""
     by_structure = {jax.tree.structure(arg): arg for arg in args if jax.tree.leaves(arg)}
 
     def place(tree):
@@ -170,7 +170,7 @@ def returns_elsewhere(results: Any, args: Any) -> bool:
 
 @contextlib.contextmanager
 def mesh_of(machine: Topology, shape: tuple[int, ...]) -> Iterator[jax.sharding.Mesh]:
-    """Puts a mesh of the machine's devices in force, which need not be present.
+    """Sets a mesh of the machine's devices, which need not be present, as the current mesh.
 
     Raises ValueError if the machine is neither a TPU nor this CPU, or without libtpu.
     """
@@ -200,7 +200,7 @@ def tpu_devices(machine: Topology) -> list:
 
 @contextlib.contextmanager
 def tpu_environment() -> Iterator[None]:
-    """Hides what libtpu cannot take.
+    """Hides CPU flags in XLA_FLAGS and the compilation cache from libtpu.
 
     It ends the process at a flag in XLA_FLAGS that it does not know, such as those for the CPU; and
     programs for devices that are not here cannot be loaded from the compilation cache.

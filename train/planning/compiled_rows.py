@@ -1,4 +1,4 @@
-"""Rows of the table of compiled programs: what a released config needs on a machine, by XLA.
+"""Makes the rows of the table of compiled programs: what XLA says a released config needs.
 
 A row is one program of one config on one machine. Programs whose layers are scanned are compiled
 whole. Those of the sampler, whose layers are unrolled, may be compiled with few layers twice:
@@ -180,9 +180,10 @@ def ratio(row: Row) -> float | None:
 
 
 def cost_of(row: Row) -> Row | None:
-    """The cost of a program; of decoding that of one step, whose number only the device knows.
+    """Returns the cost of a program; for decoding that of one step of its loop.
 
-    The loop of a prefill, of unknown length too, only copies prompts.
+    Only the device knows how many decode steps run. The loop of a prefill, of unknown length too,
+    only copies prompts.
     """
     return row['step'] if row['kind'] == 'decode' else row['once']
 

@@ -50,7 +50,7 @@ class Array:
 
     @property
     def bytes(self) -> int:
-        """Bytes without the padding of tiles."""
+        """Bytes without the padding of tiles; an unknown dtype counts as 32 bits."""
         return -(-self.size * ITEM_BITS.get(self.dtype, 32) // 8)
 
     def __str__(self) -> str:
@@ -186,7 +186,8 @@ def _arrays(shape: str) -> Iterator[Array]:
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
     """Returns how often a `while` of a computation runs; None if the text does not say.
 
-    A loop is counted if it runs while `index < constant`, from a constant start, in equal steps.
+    XLA's own `known_trip_count` comes first. Otherwise the loop must run while `index < constant`;
+    a start that is not a constant counts as 0, and an increment that is not one as 1.
     """
     known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest)
     if known:

@@ -1,4 +1,4 @@
-"""What a memory plan is about: the loads of a run, its phases, and their arrays as shapes."""
+"""The parts of a memory plan: loads of training and sampling, phases, and arrays as shapes."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ class TrainingLoad:
     has_values: bool = False  # of a value model: its head has one output
     samples: bool = False  # on its own devices: its states are in memory while it samples
     bases_beside: int = 0  # whole models in memory beside the one that adapters are trained on
-    each_part: bool = False  # of a row for each part of the mesh, and no microbatches (`on_mesh`)
+    each_part: bool = False  # one row per data and fsdp shard, no microbatches (`on_mesh`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RunPlan:
 
 
 def on_mesh(plan: RunPlan, mesh: tuple[int, ...]) -> RunPlan:
-    """Returns a plan with the sizes of its mesh, which some of its trainings' rows follow."""
+    """Returns a plan on another mesh; trainings with `each_part` get a row per row shard."""
     rows = mesh[0] * mesh[1]
     trainings = (dataclasses.replace(t, rows=rows) if t.each_part else t for t in plan.trainings)
     return dataclasses.replace(plan, mesh=mesh, trainings=tuple(trainings))

@@ -1,8 +1,8 @@
-"""Every program of a run, called in the order of the run with the arrays that the run would pass.
+"""Calls every program of a run in the order of the run, with the arrays that the run would pass.
 
 A `Call` compiles a program and returns its results as shapes with the shardings that the compiler
-gave them, so the next program is compiled for the arrays that it really meets: what the running
-code does not pin shows as the compiler left it.
+chose. The next program is compiled for these, as in the run, so shardings that the code does not
+pin are those of the compiler.
 """
 
 import dataclasses

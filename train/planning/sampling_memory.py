@@ -47,9 +47,9 @@ def sampler_mesh(plan: RunPlan) -> jax.sharding.AbstractMesh:
 
 
 def _sampling_parts(plan: RunPlan, mesh) -> Phase:
-    """What is in memory in every program of sampling: both players, and the sampler's copy of one.
+    """Memory of every sampling program: both players, and the sampler's copy of one of them.
 
-    On one device nothing is copied whose dtype is that of activations.
+    On one device there is no copy if the parameters have the dtype of activations.
     """
     trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
     here, engine = sampler_mesh(plan), plan.sampling.engine
@@ -65,10 +65,10 @@ def _sampling_parts(plan: RunPlan, mesh) -> Phase:
 
 
 def reshard_phase(plan: RunPlan, mesh) -> Phase | None:
-    """Memory of the copy of a player's weights to where the sampler reads them; None without one.
+    """Memory while a player's weights are resharded for the sampler; None if they are not copied.
 
-    They are gathered on the way, once more: XLA moves a split of 'embed' to one of 'vocab' over
-    the whole table.
+    A further copy is in memory meanwhile, and with tensor shards the whole embedding table: XLA
+    changes its split from 'embed' to 'vocab' by gathering it.
     """
     parts, here = _sampling_parts(plan, mesh), sampler_mesh(plan)
     copy, config = parts.get('weights of the sampler', 0), plan.model
@@ -118,8 +118,8 @@ def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
 def decode_phase(plan: RunPlan, mesh) -> Phase:
     """Memory of a chunk of decoding in all slots.
 
-    With several key/value heads on a device, XLA for TPU keeps the caches in another layout inside
-    of the loop, so they are there twice.
+    With several key/value heads on a device, XLA for TPU uses another cache layout inside the loop,
+    so the caches count twice.
     """
     engine, here = plan.sampling.engine, sampler_mesh(plan)
     config = head_layout.divided_heads(plan.model, here.shape['tensor'])

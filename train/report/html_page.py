@@ -2,7 +2,7 @@
 
     python -m scripts.report --workdir runs/lab
 
-All content comes from the files of the stages; sections whose stages have not run say `not run`.
+It reads only the files of the run; a section whose stages have not run says `not run`.
 """
 
 import os
@@ -35,7 +35,7 @@ TRANSITIONS = {
     'i2c': 'wrong, put right',
     'i2i': 'wrong, stays wrong',
 }
-"""Key of the summary -> title; c and i: the attempt or refinement is correct or incorrect."""
+"""Key of the summary -> title; `c2i`: a correct attempt with an incorrect refinement."""
 CRITIC_MEASURES = {
     'discriminability': 'final verdict matches the truth',
     'found': 'wrong attempts called wrong',
@@ -210,7 +210,7 @@ def _share_of_steps(by_steps: dict | None, key: str) -> str:
 
 
 def _critic_measures(name: str, measures: dict[str, dict]) -> str:
-    """Tables of refinement by level, of missed mistakes, and of the calibration of the scores."""
+    """Returns tables of refinement by level and of found mistakes, and a calibration plot."""
     levels = plots.levels_of(measures)
     corrected, critic = measures['confidence_and_critique'], measures['critic']
     rows = [

@@ -1,4 +1,4 @@
-"""Plots of reports and studies; `drawing.py` makes pages and files of them."""
+"""Draws the figures of reports and studies; `drawing.py` turns them into SVG and PNG."""
 
 import itertools
 from collections.abc import Sequence
@@ -182,7 +182,7 @@ def frontier_panels(curves: Curves, frontier: dict[str, Any]) -> figures.Figure:
 
 
 def _draw_frontier(axes: Any, fits: Sequence[dict], *, label: str, line: str) -> None:
-    """Draws the choices for rising budgets; names those that are one candidate."""
+    """Draws the best choice of each budget; writes its name where it is a single candidate."""
     if not fits:
         return
     middle, low, high = np.array([bounds(fit['accuracy']) for fit in fits], float).T * 100
@@ -255,7 +255,10 @@ def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> fig
 
 
 def make_panels(count: int, *, columns: int, size: tuple[float, float], fixed: bool = False):
-    """Returns (figure, axes). Fixed margins draw many panels in a third of the time."""
+    """Returns (figure, axes of `count` panels), each panel of `size` inches.
+
+    `fixed` margins, in place of a computed layout, draw many panels in a third of the time.
+    """
     columns = min(columns, count)
     rows = -(-count // columns)
     width, height = size[0] * columns, size[1] * rows + 0.3
@@ -300,7 +303,7 @@ def _size(arm: str) -> int:
 
 
 def _ink() -> str:
-    """Colour of the text in the style that applies now."""
+    """Returns the text colour of the current matplotlib style."""
     return matplotlib.rcParams['text.color']
 
 

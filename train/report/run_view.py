@@ -1,7 +1,8 @@
-"""What a run is at now, from its files: state, stages, progress, figures, warnings, owner.
+"""Reads the current state of a run from its files: stages, progress, figures, warnings, owner.
 
-It reads what the run writes anyway (status.json, timing.jsonl, config.json, the summaries, metrics
-and lock), so it works on a run of another process or host, on one that was killed, and in a bucket.
+The files are those that every run writes (status.json, timing.jsonl, config.json, summaries,
+metrics and lock), so this works for a run of another process or host, a killed run, and one in a
+bucket.
 """
 
 import contextlib
@@ -258,7 +259,7 @@ def _read(path: epath.Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """Returns a finite number that is not of another type; None of anything else."""
+    """Returns the value if it is a finite number, not a bool; otherwise None."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if is_number and abs(value) <= sys.float_info.max else None
 

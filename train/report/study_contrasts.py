@@ -75,7 +75,7 @@ def compare(
     *,
     design: statistics.Design | None,
 ) -> ContrastResult:
-    """Returns what seeds say about a contrast, not adjusted yet.
+    """Estimates a contrast over seeds; its p-value is not adjusted yet (`adjust`).
 
     differences: by seed; NaN where a figure is undefined, which leaves everything unknown. arm,
     baseline: the values at each question by seed, [] if unknown.

@@ -1,4 +1,4 @@
-"""Comparison of a study's runs: tables in Markdown and a figure, from the runs' summaries.
+"""Compares the runs of a study: tables in Markdown and a figure, from the runs' summaries.
 
 A config selects the values to compare by their paths in the summaries (`Comparison`).
 `write_comparison` writes study.json, study.md and study.png.
@@ -178,9 +178,10 @@ def markdown_lines(head: str, table: Table, *, sign: str) -> list[str]:
 
 
 def contrast_results(runs: Runs, comparison: Comparison) -> list[ContrastResult]:
-    """Returns the results of the contrasts whose two arms have a seed in common, adjusted together.
+    """Returns the results of the first contrasts, with p-values adjusted together.
 
-    While a study runs, those without one are not in the list, which so ends early.
+    The list ends before the first contrast whose two arms have no seed in common, as while a study
+    runs; later contrasts are then missing too, even if their arms have runs.
     """
     columns = {column.name: column for column in comparison.table}
     results = []
@@ -206,7 +207,7 @@ def contrast_results(runs: Runs, comparison: Comparison) -> list[ContrastResult]
 
 
 def questions_of(summaries: Summaries, column: Column) -> study_contrasts.Questions:
-    """Returns questions.json of the stages that a column reads, under the names in its paths."""
+    """Returns {stage: questions.json} for the stages in a column's paths; 'last' stays 'last'."""
     stages = {path[0] for path in (column.path, column.minus) if path}
     named = {stage: list(summaries)[-1] if stage == 'last' else stage for stage in stages}
     return {

@@ -42,7 +42,7 @@ def path_of(text: str) -> tuple[str, ...]:
 
 
 def figure_of(summaries: Summaries, path: Sequence[str]) -> float:
-    """Returns the figure at a path of a run's summaries; of one with an interval the mean.
+    """Returns the figure at a path of a run's summaries; the mean of a figure with an interval.
 
     Raises ValueError, naming the nearest key, if there is no number.
     """
@@ -152,7 +152,7 @@ def table_lines(ranked: Sequence[Ranked], fields: Sequence[str], *, figure: str)
 
 
 def _interval(values: Sequence[float]) -> Interval | None:
-    """Student's t interval over seeds; None of no values, or where one is not defined."""
+    """Returns Student's t interval over seeds; None without values, or if one is NaN."""
     if not values or np.isnan(values).any():
         return None
     return statistics.t_interval(values, level=CONFIDENCE)

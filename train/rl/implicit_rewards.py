@@ -3,8 +3,8 @@
     score of a step = beta * sum over its tokens of (log pi_phi - log pi_ref)
 
 pi_phi starts as the reference. It is trained on the attempts of every iteration, so that sigmoid of
-the sum of an attempt's scores is the probability that its answer is right. The scores are so a
-process reward that no label of a step was needed for. arXiv 2412.01981; online: 2502.01456.
+the sum of an attempt's scores is the probability that its answer is right. This gives a process
+reward without labels of steps. arXiv 2412.01981; online: 2502.01456.
 """
 
 import dataclasses
@@ -152,7 +152,7 @@ def update(
 
 
 def _attempts(training: ImplicitTraining, episodes: Sequence) -> Batch:
-    """One episode a row, of which the attempts alone are trained."""
+    """Returns a batch with one episode a row, in which only the attempts are trained."""
     batch = update_batch.batch_without_weights(episodes, training.layout, training.chat)
     numbers = [next(n for n, turn in enumerate(e.turns, 1) if turn is e.attempt) for e in episodes]
     in_attempt = batch.turns == np.array(numbers)[:, None]

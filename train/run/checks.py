@@ -44,8 +44,8 @@ def check_trackers(settings: RunSettings) -> None:
 def check_sampling(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
     """Raises ValueError, naming the field, if the sampler's shapes do not divide over the mesh.
 
-    Rows that do not divide would be computed whole by every device. Only `base` and `actor` sample
-    nothing.
+    Rows that do not divide would be computed whole by every device. A run of `base` and `actor`
+    alone samples nothing and is not checked.
     """
     if not set(settings.stages) - {'base', 'actor'}:
         return

@@ -128,7 +128,10 @@ def load_chat(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> Chat:
 
 
 def judge_on_first_process(judge: Judge) -> Judge:
-    """Lets the first process judge for all: whether a check runs into its time limit is chance."""
+    """Returns a judge that runs on the first process and broadcasts its facts.
+
+    Whether a check reaches its time limit is chance, so processes could disagree.
+    """
 
     def judge_once(pairs: Sequence[tuple[Problem, str | None]]) -> list[TurnFacts]:
         """Broadcasts the facts as plain JSON values."""
@@ -175,9 +178,9 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
 
 
 def with_reflection(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> RunSettings:
-    """Returns settings whose reflection, if one is in use, is ids of a vocabulary.
+    """Returns settings in which the reflection, if used, is token ids instead of text.
 
-    Raises ValueError if they do not spell it, as where the vocabulary lacks a word.
+    Raises ValueError if the tokenizer cannot spell the text, as where its vocabulary lacks a word.
     """
     engine = settings.sampling.engine
     if not engine.reflection_weight:
@@ -201,10 +204,10 @@ def with_reflection(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> R
 def question_tokens(
     chat: Chat, problem: Problem, roles: Sequence[str] = tuple(PLAYER_OF_ROLE)
 ) -> int:
-    """Returns the number of tokens of a question in the prompts of these turns.
+    """Returns the number of tokens that a question adds to the prompts of these turns.
 
-    Of a prompt that says more than the conversation, all that it has beyond the longest turns and
-    what stands between them counts as part of the question.
+    Where a prompt has more than the conversation, such as an instruction, the additional tokens
+    count as part of the question.
     """
     question = chat.question_turns(problem.question)
     if any(map(chat.prompts.concern, ('actor', 'critic'))):

@@ -1,9 +1,9 @@
-"""A lock that its owner renews, for buckets and file systems without locks.
+"""A lease: a lock that its owner renews, for buckets and file systems without locks.
 
-Its file names the owner and a number that grows every `RENEW_S` seconds. Who finds it watches it:
-if it stays the same for `STALE_S` seconds, its owner is dead, and it is taken over. Only changes
-are compared, never clocks, which differ between hosts. A run that ends removes its lease, so only
-after a kill is there anything to wait for.
+Its file has the owner's name and a number that grows every `RENEW_S` seconds. A process that finds
+a lease watches it: if the file stays the same for `STALE_S` seconds, the owner counts as dead and
+the lease is taken over. Only changes are compared, never clocks, which differ between hosts. A run
+that ends removes its lease, so one waits only after a kill.
 
 In a bucket every change has a precondition (generation of the object; 0: there is none), so two
 hosts cannot both succeed. On a disk without locks a file is created exclusively; a takeover is
@@ -54,7 +54,7 @@ class Store(Protocol):
 
 @contextlib.contextmanager
 def leased(store: Store) -> Iterator[None]:
-    """Holds a lease while the body runs; waits for that of a dead run.
+    """Holds a lease while the body runs; takes that of a dead run over after STALE_S seconds.
 
     Raises ValueError, naming host and process, if another run is alive.
     """
@@ -125,7 +125,7 @@ class _Renewal:
         self.start = self._thread.start
 
     def check(self) -> None:
-        """Raises RuntimeError if another run has taken the lease over."""
+        """Raises RuntimeError if the lease was lost: another run has it, or its file is gone."""
         if self._lost:
             raise RuntimeError(f'another run has taken over: {self._lost}')
 

@@ -1,4 +1,4 @@
-"""Room for questions: checks that the longest conversations fit, and drops those that do not."""
+"""Checks that the longest conversations fit, and drops problems whose questions are too long."""
 
 import bisect
 import dataclasses

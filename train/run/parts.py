@@ -1,4 +1,4 @@
-"""Items that a stage samples from part by part, each in a file of episodes of its own."""
+"""Parts: a stage samples its items in parts, each stored in its own file, so that it resumes."""
 
 import bisect
 import collections
@@ -20,7 +20,7 @@ T = TypeVar('T')
 
 @dataclasses.dataclass(frozen=True)
 class Part(Generic[T]):
-    """Some neighbouring items of `Parts`, and the file for what is sampled from them."""
+    """A contiguous slice of the items of `Parts`, and the file for the episodes sampled there."""
 
     items: Sequence[T]
     first: int  # index of items[0] among all items

@@ -74,7 +74,7 @@ def _with_prefix(row: PlacedProblem, prefix: str) -> PlacedProblem:
 
 
 def _rewritten(row: PlacedProblem, reference: str) -> PlacedProblem:
-    """The row as the function of `data.rewrite` puts it; ValueError for what is no problem."""
+    """Returns a row rewritten by the function of `data.rewrite`; ValueError if it returns none."""
     new = REWRITES[reference](row.problem)
     is_problem = isinstance(new, Problem) and new.id == row.problem.id
     if not is_problem or not all(isinstance(x, str) and x for x in (new.question, new.answer)):
@@ -88,7 +88,7 @@ def _rewritten(row: PlacedProblem, reference: str) -> PlacedProblem:
 def _rows_of(
     settings: RunSettings, source: str, path: str, *, split: str, count: int
 ) -> list[PlacedProblem]:
-    """The first problems of one set."""
+    """Returns `count` problems of one set; of a file for both splits, tests follow the training."""
     data = settings.data
     chosen = data.test_split if split == 'test' else split
     try:

@@ -76,7 +76,7 @@ class Run:
         return self.store.load(self.directory.model_folder(stage))
 
     def load_latest(self, player: str, *, before: str) -> Transformer:
-        """Loads a player as the last stage before another stage left it."""
+        """Loads the model that a player of the stage `before` starts from (`start_folder`)."""
         return self.store.load(self.start_folder(before, player))
 
     def start_folder(self, stage: str, player: str) -> epath.Path:
@@ -118,7 +118,7 @@ def check_same_template(folder: epath.Path, inputs: RunInputs) -> None:
 
 
 def read_inputs(settings: RunSettings, verifier: verify.Verifier) -> tuple[RunSettings, RunInputs]:
-    """Reads a run's inputs, without questions that are too long; settings get ids of texts."""
+    """Reads a run's inputs, and drops too long questions; settings get the reflection as ids."""
     inputs = load_inputs(settings, verifier)
     settings = with_reflection(settings, inputs.tokenizer)
     return settings, lengths.drop_too_long(settings, inputs)
@@ -132,8 +132,8 @@ def open_run(
 ) -> Run:
     """Opens a run: reads its inputs and checks everything that can be checked before it starts.
 
-    Writes nothing into `workdir` (see `Run.started`). Raises ValueError, naming the field.
-    Puts the run's mesh and its precision of products in force for the process.
+    Writes nothing into `workdir` (see `Run.started`). Sets the run's mesh and matrix product
+    precision for the whole process. Raises ValueError, naming the field.
     """
     settings = build.build(RunSettings, config)
     config_checks.check_settings(settings)

@@ -1,7 +1,7 @@
-"""What a stage read besides its config: problems, tokenizer, models and functions, by fingerprints.
+"""Fingerprints of a stage's inputs besides its config: problems, tokenizer, models, functions.
 
-Written into the stage's folder when it starts, and compared when the run is opened again: equal
-settings do not say that a file of problems, or a model that another run wrote, is still the same.
+They are written into the stage's folder when it starts, and compared when the run is opened again:
+with equal settings a file of problems, or a model of another run, may still have changed.
 """
 
 import hashlib
@@ -71,10 +71,10 @@ def write(run: StageReader, stage: str) -> None:
 
 
 def check(run: StageReader) -> None:
-    """Raises ValueError if a stage read other problems or another tokenizer than it would now.
+    """Raises ValueError if a stage read other problems, functions or files than it would now.
 
-    Of a complete stage also if a model has changed since, or if it read the models of other stages
-    than the order of stages, or a `start`, says now. A stage that failed may start again.
+    A complete stage is also refused if a model has changed since, or if the order of stages or a
+    `start` now makes it read other stages' models. A stage that failed may start again.
     """
 
     def check_all() -> None:
@@ -86,7 +86,7 @@ def check(run: StageReader) -> None:
 
 
 def discard_failure(run: StageReader, stage: str) -> None:
-    """Deletes what is in the folder of a stage that failed on other inputs than it would read."""
+    """Deletes the folder of a failed stage whose inputs have changed since, so that it restarts."""
     folder = run.directory.stage(stage)
 
     def discard() -> None:
@@ -119,7 +119,7 @@ def _check_stage(run: StageReader, stage: str) -> None:
 
 
 def _changed_input(run: StageReader, stage: str) -> str:
-    """Returns what a stage was run with before; '' if that is the same now, or unknown."""
+    """Returns a message about the first input that has changed; '' if none has, or is known to."""
     folder = run.directory.stage(stage)
     path = folder.path / INPUTS
     if not (folder.path / CONFIG).exists():
@@ -148,10 +148,10 @@ def _value(settings: RunSettings, field: str) -> str:
 
 
 def _contents_before(run: StageReader, folder: StageFolder, stage: str) -> dict[str, str | None]:
-    """Returns what the paths of a stage that started with earlier code led to.
+    """Returns content ids for the paths of a stage that earlier code started without storing them.
 
-    That is what they lead to now; where nothing is left there, the path itself, unless it is the
-    same as now.
+    They are ids of what is there now; where nothing is left, the path itself, unless the config
+    still has the same one.
     """
     values = {}
     for field in _contents(run, stage):

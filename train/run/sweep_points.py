@@ -55,7 +55,7 @@ class Point(NamedTuple):
 
 
 def parse_vary(texts: Sequence[str]) -> dict[str, Values]:
-    """Reads FIELD=VALUE,VALUE,... and FIELD=LOW..HIGH, with log: before an even one of logarithms.
+    """Reads FIELD=VALUE,VALUE,..., FIELD=LOW..HIGH and FIELD=log:LOW..HIGH, even in the logarithm.
 
     Values are Python's numbers, texts, True, False and tuples; words need no quotes. Raises
     ValueError for a field that is there twice, and for one without values or with equal ones.
@@ -88,7 +88,7 @@ def parse_range(field: str, text: str) -> Range | None:
 
 
 def parse_values(field: str, text: str) -> tuple[Any, ...]:
-    """Reads values between commas, of which those in brackets and quotes do not count."""
+    """Reads values between commas; commas within brackets or quotes do not separate."""
     values = tuple(_literal(part) for part in _split(text) if part.strip())
     if not values:
         raise ValueError(f'--vary={field}= has no values; such as --vary={field}=1,2')
@@ -114,9 +114,9 @@ def grid(fields: Mapping[str, Values]) -> list[dict[str, Any]]:
 
 
 def random_points(fields: Mapping[str, Values], count: int, *, seed: int) -> list[dict[str, Any]]:
-    """Draws `count` different points; more of them begin with the same ones.
+    """Draws `count` different points; a larger count begins with the same points.
 
-    Raises ValueError if there are not so many.
+    Raises ValueError if 1000 draws in a row give no new point: there are hardly more.
     """
     rng, points, seen = np.random.default_rng(seed), [], set()
     while len(points) < count:

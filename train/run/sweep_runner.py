@@ -1,8 +1,8 @@
-"""Runs commands side by side, each the run of a work directory, and goes on where it was stopped.
+"""Runs commands in parallel, each the run of a work directory; a stopped sweep continues.
 
-Every run is a process of its own, in a session of its own. A request to stop reaches all of them:
-they save. If this process is killed they go on; started again it waits for those that still have
-their work directory, and starts the others.
+Every run is a process in a session of its own. A request to stop is forwarded to all of them: they
+save. If this process is killed they go on; started again, it waits for those that still hold the
+lock of their work directory, and starts the others.
 """
 
 import collections
@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 class _Process(NamedTuple):
-    """A process that was started, or (without one) somebody else's that has the work directory."""
+    """A started process; without one, a process of another sweep that holds the work directory."""
 
     task: Task
     process: subprocess.Popen | None
@@ -137,7 +137,7 @@ def _failure(run: _Process) -> str | None:
 
 
 def last_line(log: pathlib.Path) -> str:
-    """Returns the last error of a run's output, or its last line; without what acts."""
+    """Returns the last error of a run's output, or its last line, without control characters."""
     lines = [line.strip() for line in log.read_text(errors='replace').splitlines()]
     errors = [line for line in lines if line.startswith('error:')]
     last = next((line for line in reversed(lines) if line), '')

@@ -40,7 +40,7 @@ def sample_attempts(
     first: int,
     guides: Sequence[str | None] = (),
 ) -> list[Episode]:
-    """Samples attempts at test problems from index `first` on: the same noise for every actor."""
+    """Samples attempts at test problems from index `first` on; noise is shared by all actors."""
     return episode_lib.sample_attempts(
         sampler,
         actor,
@@ -92,8 +92,8 @@ def guides_of(
 ) -> list[str | None]:
     """Returns the guide of each problem of a part; [] without a condition.
 
-    A function that `writes` may have the actor write it; a problem that then has none, or one
-    without room, is attempted without.
+    A function with the attribute `writes` lets the actor write the guide. A problem whose guide is
+    missing or leaves no room then gets None, and is attempted without a guide.
     """
     if not condition:
         return []
@@ -163,12 +163,12 @@ def edits(condition: str) -> bool:
 
 
 def edited_problems(condition: str, problems: Sequence[Problem], *, chat: Chat) -> list[Problem]:
-    """Returns the problems with the questions that a function of CONDITIONS gives, where it does.
+    """Returns the problems whose question a function of CONDITIONS replaces, with the new question.
 
-    On the lab its solver gives solution and answer; others keep theirs, which may be wrong then.
-    Left out are questions longer than every given one, for which lengths are checked. Raises
-    ValueError, naming the function, for what is no text or no question of the lab, and if none is
-    left.
+    On the lab its solver gives solution and answer; elsewhere they stay, and may become wrong.
+    Questions longer than every given one are left out, because lengths were checked for those.
+    Raises ValueError, naming the function, if it returns no text or no question of the lab, or if
+    no problem is left.
     """
     function = measures.CONDITIONS.find(condition, 'evaluate.conditions')
 

@@ -1,8 +1,8 @@
-"""Critique data (AutoMathCritique): construct attempts, annotate them, filter and balance.
+"""Makes critique data (AutoMathCritique): constructs, annotates, filters and balances attempts.
 
-The stage's folder gets what is kept, as `episodes/` and as records.jsonl, and an account of it, as
-data_card.json and data_card.md. Before that come `paths/`, `criticised/` and, with a filter,
-`refined/`: the stage resumes after the last whole part of them.
+The stage writes the kept episodes as `episodes/` and as records.jsonl, and counts of what was kept
+and rejected as data_card.json and data_card.md. The intermediate folders `paths/`, `criticised/`
+and, with a filter, `refined/` are written in parts: the stage resumes after the last whole part.
 """
 
 import collections
@@ -39,7 +39,7 @@ REMEDIES = {
     'level': 'lower critique.level_balance',
     'share': 'raise critique.num_inserted or critique.num_problems',
 }
-"""Reason of rejection -> what helps if it has rejected the last attempt."""
+"""Reason of rejection -> advice of the error raised if no attempt is left after it."""
 
 
 def make_critique_data(
@@ -52,9 +52,10 @@ def make_critique_data(
     seed: int,
     stage: StageFolder,
 ) -> dict:
-    """Makes (question, attempt, critique) of an actor's attempts in a folder; returns counts.
+    """Makes (question, attempt, critique) from an actor's attempts; returns counts.
 
-    `seed` is that of the noise. `annotator` is one of `annotators.make_annotator`.
+    `annotator` is a result of `annotators.make_annotator`. Raises ValueError if a filter rejects
+    every attempt.
     """
     s, problems = settings, problems[: settings.num_problems]
     by_id = {problem.id: problem for problem in problems}
@@ -103,7 +104,10 @@ def construct(
     seed: int,
     stage: StageFolder,
 ) -> tuple[Sequence[Episode], int]:
-    """Samples judged attempts by every construction (RG1, RG2, RG3); returns them and tokens."""
+    """Samples judged attempts by RG1, RG2, RG3 and the right paths of `settings.references`.
+
+    Returns them, and the number of tokens sampled.
+    """
     s, parts = settings, stage.parts('paths', problems)
     for part in parts.missing():
         sampler = samplers.whole_turns()
@@ -159,7 +163,11 @@ def annotate(
     samplers: Samplers,
     stage: StageFolder,
 ) -> tuple[Survivors, int]:
-    """Adds a critique with its final `verdict` to the attempts that the annotator can annotate."""
+    """Adds the annotator's critique, with its final `verdict`, to each attempt that gets one.
+
+    An attempt without a critique keeps the annotator's reason, if any, as the fact `rejection`.
+    Returns the episodes, and the number of tokens sampled.
+    """
     chat, grammar = samplers.inputs.chat, samplers.inputs.grammar
     parts = stage.parts('criticised', list(alive.values()))
     for part in parts.missing():
@@ -191,7 +199,10 @@ def refine(
     seed: int,
     stage: StageFolder,
 ) -> tuple[Survivors, int]:
-    """Adds to wrong criticised attempts how many of their sampled refinements are right."""
+    """Samples refinements of the wrong attempts; stores how many are right with the critique.
+
+    Returns the episodes, and the number of tokens sampled.
+    """
     s, parts = settings, stage.parts('refined', list(alive.values()))
     for part in parts.missing():
         sampler = samplers.whole_turns()

@@ -1,9 +1,10 @@
-"""Evaluation on test problems: what critique at test time adds to accuracy, and what it costs.
+"""The stage `evaluate`: measures what critique at test time adds to accuracy, and what it costs.
 
-The strategies are sampled one after the other, each into its own folder of parts: attempts with one
-critique and one refinement each; later rounds of them; refinements that know the truth (an upper
-bound); refinements with other text in the place of the critique (uptake); step-level beam search;
-tree search; and the base model's attempts.
+Each test-time strategy is sampled into its own folder of parts, one after the other: attempts with
+one critique and one refinement; later rounds; refinements of the truly wrong attempts (the oracle,
+an upper bound); refinements with other text in place of the critique (uptake); step-level beam
+search; tree search; attempts under `evaluate.conditions` and after test-time training; and the base
+model's attempts.
 """
 
 import collections
@@ -92,9 +93,9 @@ def own_figures(
     seed: int,
     stage: StageFolder,
 ) -> tuple[dict, int]:
-    """Returns what functions of the config add: measures, conditions, test-time training.
+    """Computes the figures of conditions, of test-time training and of the config's measures.
 
-    The number is that of the tokens sampled for it.
+    Returns them, and the number of tokens sampled for them.
     """
     problems, groups, models = episodes.problems, episodes.groups, setup.models
     options = {'settings': settings, 'stage': stage}
@@ -119,7 +120,7 @@ def add_base(
     seed: int,
     stage: StageFolder,
 ) -> tuple[dict, int]:
-    """Samples the base model's attempts; returns the summary with them, and their tokens."""
+    """Samples the base model's attempts; returns the summary with them, and the tokens sampled."""
     problems = [group.problem for group in groups]
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     attempts, count = sample_actor(base, problems, name='base', **options)
@@ -129,7 +130,7 @@ def add_base(
 
 
 def save_cut_off(stage: StageFolder, groups: Sequence[RolloutGroup], *, chat: Chat) -> None:
-    """Writes which share of turns has no end into the stage's folder, and warns of large ones."""
+    """Writes cut_off.json, the shares of turns that reached their limit; warns of large ones."""
     shares = evaluate_rows.cut_off(groups, chat=chat)
     stage.write_json('cut_off.json', shares)
     evaluate_rows.warn_cut_off(shares)
@@ -148,7 +149,7 @@ def save_plots(stage: StageFolder, summary: dict) -> None:
 def evaluation_setup(
     pair: ModelPair, *, settings: EvaluateSettings, samplers: Samplers, seed: int
 ) -> strategies.EvaluationSetup:
-    """Returns what all strategies share: pair, sampling method, scorer and noise."""
+    """Returns what all strategies share: models, sampling method, scorer and seed."""
     return strategies.EvaluationSetup(
         models=pair,
         scorer=samplers.scorer(),
@@ -201,7 +202,10 @@ def sample_after(
     strategy: strategies.Strategy,
     stage: StageFolder,
 ) -> tuple[Sequence[Episode], int]:
-    """Samples a strategy that continues the episodes of `sample_parallel`; returns new episodes."""
+    """Samples a strategy that continues the `attempts` of `sample_parallel`.
+
+    Returns the new episodes, and the number of tokens sampled.
+    """
     n = len(attempts) // len(problems)
     parts = stage.parts(strategy.__name__, problems)
     for part in parts.missing():
@@ -220,7 +224,7 @@ def collect(
     beams: Sequence[Episode],
     trees: Sequence[Episode],
 ) -> EvaluationEpisodes:
-    """Groups everything that was sampled by problem and by attempt."""
+    """Groups the sampled episodes by problem, and later ones by the attempt that they continue."""
     groups = records.group_episodes(problems, attempts)
     rounds = collections.defaultdict(list)
     for episode in later:
@@ -238,9 +242,10 @@ def evaluate_uptake(
     attempts: Sequence[Episode],
     stage: StageFolder,
 ) -> tuple[dict[str, dict], int]:
-    """Samples the uptake conditions; returns {'uptake': figures}, or {} if off, and the tokens.
+    """Samples the uptake conditions; returns {'uptake': figures} and the tokens sampled.
 
-    `attempts` are what `sample_parallel` returned. Each condition has its own folder of parts.
+    Returns ({}, 0) if uptake is off. `attempts` are the episodes of `sample_parallel`. Each
+    condition has its own folder of parts.
     """
     s, n = settings.uptake, len(attempts) // len(problems)
     problems = problems[: s.num_problems]
@@ -271,7 +276,7 @@ def evaluate_actor(
     seed: int,
     stage: StageFolder,
 ) -> dict:
-    """Evaluates an actor alone: accuracy and coverage by level, with the noise of `evaluate`."""
+    """Evaluates an actor alone: accuracy and coverage by level, with the seed of `evaluate`."""
     problems = problems[: settings.num_problems]
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     episodes, num_tokens = sample_actor(actor, problems, name='test', **options)

@@ -1,4 +1,4 @@
-"""Figures of the stage `evaluate`, from the sampled episodes: accuracy, cost, critic metrics."""
+"""Computes the figures of the stage `evaluate` from episodes: accuracy, cost, critic metrics."""
 
 import collections
 import functools
@@ -81,7 +81,7 @@ def curve_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str,
 
 
 def round_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str, list[Point]]:
-    """Returns one chain after each round; the size of a point is the number of rounds."""
+    """Returns the points of one chain of refinements after 1, 2, ... rounds, their `size`."""
     points = collections.defaultdict(list)
     for rounds in range(1, s.num_rounds + 1):
         arms = cost_curves.sequential_arms(episodes.groups, episodes.rounds, num_rounds=rounds)
@@ -117,7 +117,7 @@ def plain_majority(s: EvaluateSettings, episodes: EvaluationEpisodes) -> Callabl
 
 
 def nearest_majority(s: EvaluateSettings, plain: Callable[[int], Point], other: Point) -> Point:
-    """Returns the plain majority whose cost is nearest to another point's, on its questions."""
+    """Returns the majority vote whose mean cost is nearest to that of `other`, on its questions."""
     n = len(other.right)
     one, cost = np.mean(plain(1).tokens[:n]), np.mean(other.tokens)
     nearest = plain(min(range(1, s.num_attempts + 1), key=lambda k: abs(k * one - cost)))
@@ -170,9 +170,10 @@ def at_equal_tokens(
     *,
     plain: Callable[[int], Point],
 ) -> dict[str, dict]:
-    """Compares every point with the plain majority of the nearest cost, paired by question.
+    """Compares every point with the majority vote of the nearest cost, paired by question.
 
-    Both costs are in the table: with too few attempts the majority had less to spend.
+    The table has both costs, because they differ where too few attempts were sampled for a majority
+    as expensive as the point.
     """
     table = {}
     others = {arm: arm_points for arm, arm_points in points.items() if arm != 'majority'}

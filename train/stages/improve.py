@@ -1,4 +1,4 @@
-"""Self-improvement: one round explores, selects responses, weights them, trains and evaluates.
+"""Self-improvement: a round samples responses, selects and weights them, trains and evaluates.
 
 A round with one explorer, on a folder:
 

@@ -163,7 +163,7 @@ def make_pairs(
     loop: LoopSettings,
     stage: StageFolder,
 ) -> tuple[list[tuple[PairedExamples, float]], dict]:
-    """Returns the sequences of the rule's pairs with their offsets, and counts.
+    """Returns the training sequences of the pairs that the rule finds, with offsets, and counts.
 
     Raises ValueError if there is no pair to train on.
     """
@@ -200,7 +200,7 @@ def make_pairs(
 
 
 class PairBatches(CountedBatches):
-    """Batches of packed pairs without end, and the sequences that estimate KTO's z0."""
+    """Endless batches of packed pairs, with the mismatched sequences that estimate KTO's z0."""
 
     def next_pairs(self) -> tuple:
         """Returns the next batch, and the `others` of its pairs."""
@@ -220,8 +220,8 @@ def train_on_pairs(
 ) -> tuple[Transformer, dict]:
     """Trains a copy of a model, or its adapters, on pairs; returns it and figures.
 
-    Its own log-probabilities before training are the reference's. Metrics and checkpoints go into
-    the stage's folder, and training continues from the newest checkpoint there.
+    The reference model is `model` itself, before training. Metrics and checkpoints go into the
+    stage's folder, and training continues from the newest checkpoint there.
     """
     s = settings
     length = s.length or loop.length
@@ -249,7 +249,7 @@ def train_on_pairs(
 
 
 def refer(pair: PairedExamples, values) -> PairedExamples:
-    """Returns a pair with the next reference log-probabilities of an iterator."""
+    """Returns a pair with reference log-probabilities, taken from the iterator `values`."""
     chosen, rejected = (pairs.with_reference(e, next(values)) for e in pair[:2])
     others = tuple(pairs.with_reference(e, next(values)) for e in pair.others)
     return PairedExamples(chosen, rejected, others)

@@ -109,7 +109,11 @@ def sample_critiques(
     seed: int,
     stage: StageFolder,
 ) -> tuple[Sequence[Episode], int]:
-    """Samples critiques of attempts, and what refinements after them gain; returns tokens too."""
+    """Samples critiques of attempts, and refinements that measure how much each critique helps.
+
+    Returns the episodes, and the number of tokens sampled. Without `num_refinements` nothing is
+    measured.
+    """
     s, method = settings, samplers.method()
     parts = stage.parts('explored', problems, description='sample critiques')
     for part in parts.missing():
@@ -142,6 +146,6 @@ def sample_critiques(
 
 
 def behind_question(sampler: episode_lib.Sampler, pair: Pair) -> Pair:
-    """Returns a pair whose responses are attempts at the question, whatever they were."""
+    """Returns a pair whose responses directly follow the question, as attempts."""
     chosen, rejected = (episode_lib.as_attempt(sampler, side) for side in pair[:2])
     return Pair(chosen, rejected, pair.offset)

@@ -35,7 +35,7 @@ class LazyExamples:
 
 
 class CountedBatches:
-    """Batches of packed examples without end, in a new order each time, with counts of tokens.
+    """Endless batches of packed examples, reshuffled every epoch, with counts of their tokens.
 
     The cursor, plain JSON, is the position in the data and the counts up to there.
     """
@@ -146,7 +146,8 @@ def sft_stage(
 ) -> dict:
     """Trains a model as `sft` does and saves it in the stage's folder; returns totals.
 
-    `omitted` are counts of what could be no example, by reason; they are printed and returned too.
+    `omitted` counts by reason what the caller could not make an example of; it is printed and
+    returned.
     """
     options = {'settings': settings, 'loop': loop, 'seed': seed, 'stage': stage, 'replay': replay}
     before = model

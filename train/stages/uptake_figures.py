@@ -1,4 +1,4 @@
-"""Figures of the uptake conditions: what is due to a critique's words, to the gate, to the turn."""
+"""Computes the uptake figures: what a critique's words, its gate and the extra turn contribute."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -15,7 +15,7 @@ from elenchus.train.report.browser.chunks import ChunkWriter
 
 
 class Words:
-    """Text of tokens, of whole turns and one by one."""
+    """Decodes the tokens of a run: whole turns, and single tokens."""
 
     def __init__(self, workdir: epath.Path):
         path = tokenizer.find_tokenizer_file(workdir)

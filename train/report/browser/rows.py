@@ -46,7 +46,7 @@ def make_row(
     """Returns the columns of the index of one episode; None = unknown.
 
     values: the episode's line of values.jsonl, if reinforcement learning stored one. end_id: the
-    token that ends what a model writes; None if it is unknown, and with it what was cut off.
+    token that ends a turn; None if it is unknown, and then no turn is flagged as truncated.
     """
     turns = {turn.role: turn for turn in episode.turns}
     attempt, critique = turns.get('attempt'), turns.get('critique')
@@ -87,9 +87,9 @@ def make_text(episode: Episode, decode: Decode) -> dict[str, Any]:
 
 
 def make_tokens(episode: Episode, values: Mapping[str, Any] | None) -> list[dict[str, Any] | None]:
-    """Returns ids, ends of steps and numbers of the tokens of every turn but the question.
+    """Returns token ids, ends of steps and per-token channels of every turn but the question.
 
-    Numbers are whole thousandths. None stands for a turn of which nothing but its text is stored.
+    Channels, such as `logprob`, are in whole thousandths. None stands for a turn without channels.
     """
     results = []
     for number, turn in enumerate(episode.turns, 1):
