@@ -1,4 +1,4 @@
-"""Pairing of episodes of different questions, for controls with what another one was told."""
+"""Pairs episodes of different questions, for controls that exchange critiques or guides."""
 
 import collections
 import dataclasses
@@ -32,9 +32,9 @@ def exchange_critiques(criticised: Sequence[Episode], *, seed: int) -> list[Epis
 def other_question(episodes: Sequence[Episode], *, seed: int) -> list[int]:
     """Returns for each episode the index of one of another question of its level.
 
-    If all episodes of a level are of one question, theirs are of another level. Within a level the
-    indices are a permutation, so that every critique is used once, unless one question has more
-    than half of the episodes. The result follows from `seed` alone.
+    If all episodes of a level are of one question, their partners are of another level. Otherwise
+    the indices of a level are a permutation, so that every critique is used once, unless one
+    question has more than half of the episodes. The result follows from the episodes and `seed`.
 
     Raises ValueError if all episodes are of one question.
     """

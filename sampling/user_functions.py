@@ -1,4 +1,4 @@
-"""Functions of a user's: an error in one is one line with field, function, file and line."""
+"""Calls user functions; an error in one becomes one line with field, function, file and line."""
 
 import functools
 import inspect
@@ -16,10 +16,10 @@ SHOWN = 8
 
 
 class UserFunction:
-    """A function that a field of the config names, called as it is; it has its attributes.
+    """Wraps a function that a config field names; calls and attributes pass through.
 
     Raises ValueError, naming field, function and place, for whatever is raised inside. An attribute
-    that is a function itself, such as `update` of an advantage, is one of these too.
+    that is a function, such as `update` of an advantage function, is wrapped too.
     """
 
     def __init__(self, function: Callable, *, field: str, signature: str):

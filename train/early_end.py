@@ -1,8 +1,8 @@
-"""The end of a process that has nothing new to save, without its main thread.
+"""Ends a process that has nothing new to save, without waiting for its main thread.
 
-The main thread may be in a call that cannot be left: XLA compiles, a checkpoint is read, another
-process is waited for. Files are whole at every moment, as a kill shows; so a request to stop may
-end the process there, if no step of training was taken that no file has. What others would have to
+The main thread may be in a call that cannot be interrupted: XLA compiles, a checkpoint is read,
+another process is waited for. Files are whole at every moment, even for a kill. So a request to
+stop may end the process at once if every training step is in a checkpoint. What other runs would
 wait for, such as a lease, is released before.
 """
 
@@ -37,7 +37,7 @@ class EarlyEnd:
 
     @contextlib.contextmanager
     def doing(self, action: Callable[[], object]) -> Iterator[None]:
-        """Does `action` too if the process ends early in the body; the last one is done first."""
+        """Registers an action for an early end of the process in the body; last one first."""
         self._actions.append(action)
         try:
             yield

@@ -1,7 +1,7 @@
-"""Requests to stop while a script imports its packages, which takes seconds of a busy machine.
+"""Handles signals while a script imports its packages, which takes seconds on a busy machine.
 
-Requests for the Python stacks of all threads are answered too, from the first second on: SIGQUIT
-(Ctrl-\\ on a terminal) and SIGUSR1 write them, in C, and nothing else stops.
+SIGTERM and SIGINT end the process. SIGQUIT (Ctrl-\\ on a terminal) and SIGUSR1 write the Python
+stacks of all threads from C, and the program continues.
 
 Only the standard library is imported here: scripts call `end_at_signals` before they import JAX.
 """
@@ -32,7 +32,7 @@ def end_at_signals() -> None:
 
 
 def dump_stacks_at(number: signal.Signals, file: TextIO) -> None:
-    """Makes a signal write the Python stacks of all threads to a file; nothing else stops."""
+    """Makes a signal write the Python stacks of all threads to a file; the program continues."""
     with contextlib.suppress(ValueError, OSError, AttributeError):  # not the main thread; no file
         if signal.getsignal(number) == signal.SIG_DFL:
             # What faulthandler restores while the interpreter ends; the default would kill it.

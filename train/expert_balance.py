@@ -1,4 +1,4 @@
-"""The loss that makes a model use its experts alike, and metrics of their use."""
+"""The load-balancing loss of experts, and metrics of their use."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from elenchus.train.objective import Sums
 def with_expert_balance(sums: Sums, use: experts.ExpertUse, *, coef: float) -> Sums:
     """Adds coef * (mean of `experts.balance_loss` over the layers) to the loss, and metrics.
 
-    The use [L, E] is that of the tokens of `sums`, prompts included: experts compute those too. Its
-    weight is that of `sums`, so microbatches count as in the rest of the loss.
+    The use [L, E] counts all tokens of `sums`, prompts included, because experts compute those too.
+    The weight of the term is that of `sums`, so microbatches count as in the rest of the loss.
     """
     balance = experts.balance_loss(use).mean()
     load = use.chosen / jnp.maximum(use.chosen.mean(axis=-1, keepdims=True), 1e-6)

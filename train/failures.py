@@ -1,4 +1,4 @@
-"""A failure of one process ends the others within seconds, with its message.
+"""Makes a failure of one process end the others within seconds, with its message.
 
 A process that fails between two collectives leaves the others waiting in the next one, where no
 exception can be raised, until a heartbeat or a time limit of the network ends them. So a failing

@@ -1,4 +1,4 @@
-"""What a model reads where it differs from what it predicts: the slot `read` of a fit."""
+"""Input transforms: the tokens a model reads in place of those it predicts; the slot `read`."""
 
 from collections.abc import Callable
 

@@ -105,7 +105,7 @@ def map_layers(
     *,
     axes: tuple[str | None, ...],
 ) -> jax.Array:
-    """Returns function(x) of x [L, ...], of which each device computes its own, whole layers.
+    """Returns function(x) of x [L, ...], computed by each device for some whole layers.
 
     The function treats layers separately and returns the shape that it gets. Layers are padded with
     zeros to a multiple of the devices. `axes` are the logical axes of x, the first of which is not

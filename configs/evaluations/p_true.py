@@ -36,7 +36,7 @@ def p_true(groups, read):
 
 
 def p_ik(groups, read, states):
-    """The same of what is predicted before the attempts."""
+    """AUROC and Brier score of P(IK), which a probe predicts before the attempts."""
     right = np.array([[bool(e.attempt.facts.correct) for e in group] for group in groups])
     x = (states - states.mean(0)) / (states.std(0) + 1e-6) / np.sqrt(states.shape[1])
     x, p = np.hstack([x, np.ones((len(x), 1))]), np.full(len(x), np.nan)

@@ -26,8 +26,8 @@ class ApiSettings:
     temperature: Annotated[float, Range(0.0, 2.0)]
     max_tokens: Annotated[int, Range(1, 1_000_000)]  # of an answer
     timeout_s: Seconds  # of one request
-    attempts: Annotated[int, Range(1, 100)]  # at a request that the server cannot serve
-    backoff_s: Seconds  # before the second one; doubles each time
+    attempts: Annotated[int, Range(1, 100)]  # of each request, before the run fails
+    backoff_s: Seconds  # before the second attempt; doubles each time
     requests_per_minute: Annotated[float, Range(0.001, 1_000_000.0)]
     parallel: Annotated[int, Range(1, 1000)]  # requests that are open at a time
     prompt_price: Price  # of a million tokens, in the currency of the bill

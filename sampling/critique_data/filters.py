@@ -1,8 +1,7 @@
 """Filters of critique data: refinement success (the soft filter), duplicates and balance.
 
-Every `reject_*` function takes episodes and returns a list of reasons beside them: the reason for
-which an episode is rejected, or None if it stays. The strings of the reasons are those of the data
-card (docs/methods.md, "Critique data").
+Every `reject_*` function takes episodes and returns for each the reason for its rejection, or None
+if it stays. The reasons are those of the data card (docs/methods.md, "Critique data").
 """
 
 import collections
@@ -74,7 +73,7 @@ def reject_unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
 
 
 def reject_at_random(episodes: Sequence[Episode], *, least: int, seed: int) -> Reasons:
-    """The control of the soft filter: it drops as many flawed attempts of each level, but any.
+    """The control of the soft filter: rejects as many flawed attempts of each level, at random.
 
     'random': one of those flawed attempts. 'verdict': as in `reject_unhelpful`. What the
     soft filter gains over this one is due to its choice, and not to the balance of the classes.
@@ -141,5 +140,5 @@ def reject_for_balance(
 
 
 def _all_but(indices: Sequence[int], count: int) -> set[int]:
-    """Indices without `count` of them, which are evenly spaced."""
+    """Returns the indices except `count` evenly spaced ones."""
     return set(indices) - {indices[i * len(indices) // count] for i in range(count)}

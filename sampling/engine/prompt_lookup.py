@@ -33,7 +33,7 @@ class PromptLookup:
 
     @property
     def room(self) -> int:
-        """Positions behind a sequence that a step needs; a draft may get past the end."""
+        """Cache positions past the end of a sequence that a step needs; a draft may overrun it."""
         return 0
 
     def sequence(self, last: jax.Array, draft: jax.Array) -> jax.Array:

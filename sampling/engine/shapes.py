@@ -146,9 +146,9 @@ class EngineSettings:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens of a slot that a decode step reads, if layers with a window keep no more; or 0.
+        """Tokens of a slot that a decode step reads, which bounds the cache of windowed layers.
 
-        A prefix cache needs all positions of finished sequences: prompts start from parts of them.
+        0 keeps all positions, as a prefix cache needs: prompts start from parts of sequences.
         """
         return 0 if self.prefix_cache_rows else self.lookup.num_read
 

@@ -70,10 +70,10 @@ def accept(
     spec: SampleSpec,
     earlier: Mapping[str, Sequence[Episode]],
 ) -> Accepted:
-    """Adds the fact `accepted` to the responses of `episodes`; with rule='right' there is none.
+    """Adds the fact `accepted` to the responses of `episodes`; rule='right' leaves it unset.
 
-    `earlier` are the responses to each problem before, which the function sees first. Their own
-    facts stay as they are. Critiques are greedy.
+    `earlier` has the previous responses to each problem, which the function sees first; their facts
+    do not change. Critiques are greedy.
     """
     if rule == 'right':
         return Accepted(list(episodes), None)
@@ -110,7 +110,7 @@ def _response(
 
 
 def _decisions(function: Accept, responses: Sequence[Response]) -> list[bool]:
-    """What a function says of each response. Raises ValueError, naming it, for anything else."""
+    """Returns a boolean for each response. Raises ValueError, naming the function, otherwise."""
     returned = function(responses)
     is_list = isinstance(returned, Sequence | np.ndarray) and not isinstance(returned, str)
     values = list(returned) if is_list else []
@@ -125,7 +125,7 @@ def _decisions(function: Accept, responses: Sequence[Response]) -> list[bool]:
 def _decided(
     models: ModelPair, episode: Episode, decision: bool, *, verdict: bool | None
 ) -> Episode:
-    """The episode with the decision, and with a barrier that compares with its attempt alone."""
+    """Returns the episode with the decision; its shortcut barrier reads no reference solution."""
     last, text = episode.turns[-1], models.sampler.chat.text
     passes = True
     if last.role == 'refinement':

@@ -1,4 +1,4 @@
-"""Shared input of all explorers: models, limits, sampling, and the facts of a response."""
+"""The input that all explorers share: settings, models and sampling, and facts of a response."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

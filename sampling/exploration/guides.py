@@ -1,6 +1,6 @@
-"""Guides that a player writes, and beginnings of responses: slots of the explorer `self_guided`.
+"""Guides that a player writes, and openings of responses: slots of the explorer `self_guided`.
 
-A guide is shown before a response and not trained on; a beginning is a part of the response.
+A guide is shown before a response and not trained on; an opening is the first part of the response.
 `learn` of a guide adds texts to the memory, which later rounds get in their notes.
 """
 
@@ -76,10 +76,10 @@ def learn(
     spec: SampleSpec,
     room: int | None,
 ) -> dict[str, str]:
-    """Returns the memory with what a guide's function learns of each problem, in their order.
+    """Returns the memory with the texts that a guide's function learns from each problem, in order.
 
-    A name that it has keeps its first text. Raises ValueError, naming the function, for anything
-    but texts by name.
+    A name that is in the memory keeps its first text. Raises ValueError, naming the function, if it
+    returns anything but texts by name.
     """
     function = PLAYER_GUIDES.find(reference, GUIDE).learn
     kept = dict(memory)

@@ -1,4 +1,4 @@
-"""Problems that are made of others before a round explores them: the slot `improve.make`.
+"""Makes new problems from given ones before a round explores them: the slot `improve.make`.
 
     def renamed(problem, notes):
         if not notes.written:
@@ -73,7 +73,7 @@ def make_problems(
 
 
 def derive_problem(problem: Problem, question: str, solution: str, *, name: str) -> Problem | None:
-    """Returns a problem of this question, like another one; None if it has no answer."""
+    """Returns `problem` with another question, solution and answer; None if there is no answer."""
     question, solution = question.strip(), solution.strip()
     if problem.source == 'lab':
         try:

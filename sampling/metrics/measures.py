@@ -1,4 +1,4 @@
-"""One's own figures and conditions of an evaluation: `evaluate.measures` and `.conditions`."""
+"""Figures and conditions of an evaluation that users define: `evaluate.measures`, `.conditions`."""
 
 import itertools
 import json

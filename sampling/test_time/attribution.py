@@ -98,8 +98,8 @@ def question_words(
 def sequence_of(chat: Chat, turns: Sequence[Turn]) -> Example:
     """Returns a conversation up to its attempt, with weights of 1 / n on the answer's n tokens.
 
-    The answer's tokens are those where it last stands in the attempt as its facts have it; where it
-    is spelt differently, all of the last step's.
+    The answer's tokens are its last occurrence in the attempt, as spelt in the attempt's facts;
+    without one, all tokens of the last step.
     """
     at = max(i for i, turn in enumerate(turns) if turn.role == 'attempt')
     attempt = turns[at]

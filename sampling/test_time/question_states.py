@@ -1,4 +1,4 @@
-"""What a model's states are like before it attempts a question, for probes."""
+"""Reads a model's hidden states before it attempts a question, for probes."""
 
 from collections.abc import Sequence
 

@@ -28,7 +28,7 @@ def uct(nodes: Sequence[Node], exploration: float, draw: float) -> int:
 
 
 def puct(nodes: Sequence[Node], exploration: float, draw: float) -> int:
-    """Likewise by Q + c P sqrt(N of the parent) / (1 + N), where P is the actor's probability.
+    """Goes down as `uct` by Q + c P sqrt(N of the parent) / (1 + N), with the actor's prior P.
 
     Source: Silver et al. 2017 (AlphaGo Zero).
     """
@@ -53,7 +53,10 @@ def importance(nodes: Sequence[Node], exploration: float, draw: float) -> int:
 
 
 def pairwise(nodes: Sequence[Node], exploration: float, draw: float) -> int:
-    """Draws a pair of open nodes in proportion to the difference; takes the better one."""
+    """Draws a pair of open nodes in proportion to the difference of their `upper_bound`.
+
+    Returns the better node of the pair.
+    """
     candidates = open_nodes(nodes)
     bounds = {i: upper_bound(nodes, i, exploration) for i in candidates}
     pairs = list(itertools.combinations(candidates, 2)) or [(candidates[0], candidates[0])]

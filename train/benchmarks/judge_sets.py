@@ -1,4 +1,4 @@
-"""Lets a critic judge labelled solutions: one likeliest critique each, and votes of several."""
+"""Lets a critic judge labelled solutions: one greedy critique each, and several sampled ones."""
 
 import dataclasses
 import functools
@@ -69,7 +69,7 @@ def prompt_lengths(solutions: Sequence[LabelledSolution], chat: Chat) -> list[in
 def judge(
     bench: Bench, solutions: Sequence[LabelledSolution], stage: StageFolder, *, num_votes: int
 ) -> tuple[list[Episode], list[list[Episode]], int]:
-    """Returns the likeliest critique of each solution, `num_votes` sampled ones, and the tokens."""
+    """Returns the greedy critique of each solution, `num_votes` sampled ones, and the tokens."""
     # A model of the lab writes in the lab's grammar, as in a chat.
     samplers = bench.samplers('lab' if bench.player.tokenizer_path is None else 'jsonl')
     sample = functools.partial(sample_critiques, bench, samplers, solutions, stage=stage)

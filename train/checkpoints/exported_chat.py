@@ -1,7 +1,7 @@
-"""Writes into an exported folder how the model was trained to chat: its end token and template.
+"""Writes the end token and chat template that a model was trained with into an exported folder.
 
-A base model that was trained under a chat template ends its turns with that template's end token,
-which its published files do not name: elsewhere it would never stop.
+A base model that was trained under a chat template ends its turns with that template's end token.
+The model's published files do not name it, so other programs would never stop.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a model is imported from: a folder of `transformers`, a GGUF file or a package."""
+"""Finds and reads the source of an import: a folder of `transformers`, a GGUF file or a package."""
 
 import hashlib
 import importlib.util

@@ -76,7 +76,7 @@ class ModelStore:
         return lora.attach(base, Placement(self._mesh).place(adapters))
 
     def save(self, folder: os.PathLike, model: Transformer) -> None:
-        """Writes a model with the run's tokenizer fingerprint; its steps are saved then."""
+        """Writes a model with the run's tokenizer fingerprint; then no step counts as unsaved."""
         saved_models.save_model(
             folder, model, tokenizer_fingerprint=self._fingerprint, chat=self._chat
         )

@@ -43,9 +43,10 @@ class Checkpointer:
         return self._newest
 
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
-        """Starts writing in the background; `cursor` is plain JSON. Waits for the save before.
+        """Starts writing in the background; `cursor` is plain JSON.
 
-        A response that nobody asks for its result keeps an event loop, three descriptors, open.
+        Waits for the save before: an Orbax response whose result is never read keeps an event loop
+        open, which is three file descriptors.
         """
         content = {'cursor': cursor, 'fingerprint': distributed.fingerprint(state)}
         self._finish()
@@ -105,7 +106,7 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
-        """After an exception waits for what is being written, which the next start would meet."""
+        """After an exception waits for a save in progress; otherwise the caller closes."""
         if error is not None:
             with contextlib.suppress(OSError, ValueError, RuntimeError):  # the first one counts
                 self.close()
@@ -118,9 +119,9 @@ class Checkpointer:
 
 
 def delete_oldest(folder: epath.Path, *, keep: int) -> None:
-    """Deletes the checkpoints in a folder but the newest `keep`; with 0 the folder too.
+    """Deletes all but the newest `keep` checkpoints of a folder; with 0 the folder too.
 
-    Only for one that nobody writes to any more.
+    Call it only when nothing writes to the folder any more.
     """
     if not keep:
         atomic.delete_tree(folder)

@@ -22,7 +22,7 @@ class DataSettings:
     path: str  # your folder or file; '' for the public download or the lab's generator
     # Further sets of training problems: source, path, and weight against `source`, which has 1.
     blend: tuple[tuple[TextSource, str, Annotated[float, Range(1e-6, 1e6)]], ...]
-    rewrite: Annotated[str, REWRITES]  # how a problem is put, by its kind
+    rewrite: Annotated[str, REWRITES]  # function that rewrites each problem; 'none': none
     test_source: Literal['', TextSource]  # of the test problems; '': the same source
     test_path: str  # as path, for test_source
     test_split: Literal['test', 'validation']  # of the test problems; 'validation' is to tune on

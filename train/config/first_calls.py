@@ -1,4 +1,4 @@
-"""First calls of a user's functions whose arguments are known before a run begins.
+"""Calls user functions once before a run begins, where their arguments are known already.
 
 So a mistake in one is an error before anything is written, and not in its stage, hours later.
 """

@@ -1,4 +1,4 @@
-"""Functions of a user's own that a config names, and their fields."""
+"""Finds the user functions that a config names, and their fields."""
 
 import dataclasses
 import typing

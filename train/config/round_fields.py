@@ -14,9 +14,9 @@ OF_THE_STAGE = (
     *('num_rounds', 'controller', 'candidates', 'start', 'critic_start', 'restart'),
     *('demonstrations', 'retrain_critic', 'lora', 'measures'),
 )
-"""Fields of `improve` that are of all rounds together, so that no round may change them."""
+"""Fields of `improve` that concern all rounds together, so that no round may change them."""
 OF_SAMPLING = tuple(f'sampling.{name}' for name in ('temperature', 'top_k', 'top_p', 'min_p'))
-"""Fields of `sampling` that a round may change: of what it explores, not of its evaluation."""
+"""Fields of `sampling` that a round may change, for exploration and not for its evaluation."""
 
 
 def may_change(path: str) -> bool:

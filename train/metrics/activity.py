@@ -1,4 +1,4 @@
-"""Where the time of a run goes: seconds by kind, over all its starts.
+"""Accounts for the wall time of a run: seconds by kind, over all its starts.
 
 Training and sampling call `mark(kind)` when a step, a chunk of decoding, a judgement or a save has
 ended: the seconds since the mark before are of that kind.
@@ -94,10 +94,10 @@ def mark(kind: Kind) -> None:
 
 
 def keep_unfinished(folder: os.PathLike) -> None:
-    """Moves the times of the start that status.json tells of to timing.jsonl, once.
+    """Copies the times of the last start from status.json to timing.jsonl, once.
 
-    A start that was killed so counts, up to its last sign of life. A damaged status.json tells
-    nothing, and ends no run: the next one takes its place.
+    So a killed start counts too, up to its last sign of life. A damaged status.json is ignored: the
+    next start replaces it.
     """
     path = atomic.absolute(folder) / STATUS
     if not path.exists():

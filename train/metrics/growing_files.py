@@ -1,9 +1,9 @@
-"""Files of lines that grow while a run goes on, on disks and in buckets.
+"""Files of lines that a run appends to, on disks and in buckets.
 
-An object in a bucket cannot grow, and rewriting it with every line would upload the square of its
-size. So new lines go into numbered objects beside it, `metrics.jsonl.00001` and so on, about two a
-minute; `close` makes one object of them. A line that is in the object and in a numbered one was
-being merged when the process ended, and counts once.
+An object in a bucket cannot grow, and rewriting it with every line would upload a quadratic number
+of bytes. So new lines go into numbered objects beside it, `metrics.jsonl.00001` and so on, about
+two a minute; `close` merges them. If the process ends while it merges, lines are in the object and
+in a numbered one; these count once.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What the methods gain on the lab: docs/methods/effects.json, from the results of their studies.
+"""Collects what the methods gain on the lab, from study results, in docs/methods/effects.json.
 
 The studies are those of configs/studies/methods.py; each of its contrasts is a row.
 """

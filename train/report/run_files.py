@@ -1,4 +1,4 @@
-"""Finds and reads the files of a run, also of one that goes on or that lies in a bucket."""
+"""Finds and reads the files of a run, also while it is running, and in a bucket."""
 
 import itertools
 from typing import Any

@@ -3,9 +3,9 @@
     delta_t = r_t + gamma V_{t+1} - V_t        A_t = delta_t + gamma lambda A_{t+1}
     return of a token = A_t + V_t, the target of its value
 
-V_t is the value of what stands before token t, and V after the last one is 0. t counts the trained
-tokens of an episode: what others write between them, a critique or a tool's answer, belongs to the
-world. Source: arXiv 1506.02438; with rewards of tokens and whitened advantages arXiv 1909.08593.
+V_t is the value of the tokens before t, and V after the last token is 0. t counts the trained
+tokens of an episode: other tokens between them, of a critique or a tool, belong to the environment.
+Source: arXiv 1506.02438; with rewards of tokens and whitened advantages arXiv 1909.08593.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class ValueSettings:
 
 
 class Estimates(NamedTuple):
-    """Of tokens [B, T]; 0 on tokens that are not trained."""
+    """Estimates for tokens, each [B, T]; 0 on tokens that are not trained."""
 
     advantages: np.ndarray
     returns: np.ndarray

@@ -1,4 +1,4 @@
-"""Where reinforcement learning stands: what a checkpoint stores beside the players' states."""
+"""The progress of reinforcement learning that a checkpoint stores beside the players' states."""
 
 import collections
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What one iteration of a player needs: its training, and the choices that follow from its step."""
+"""Plans an iteration of a player: the objective, credit rules and random numbers of its step."""
 
 import functools
 import pathlib

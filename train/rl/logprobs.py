@@ -24,9 +24,9 @@ def make_logprobs(
 ) -> Callable[[Transformer, Batch], np.ndarray]:
     """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays.
 
-    A pass has `rows` rows (in the layout of `shared`), whatever the size of the batch: with those
-    of the update's microbatch it needs less memory than the update. With other `numbers` the result
-    is those of each token.
+    A pass has `rows` rows (in the layout of `shared`), whatever the size of the batch: with as many
+    as a microbatch of the update it needs less memory than the update. With other `numbers`, such
+    as values, the result has these numbers of each token.
     """
 
     @placement.pinned_jit(axes={'batch': placement.ROWS})

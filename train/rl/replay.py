@@ -1,7 +1,7 @@
-"""Selective sample replay: groups of earlier iterations in the place of groups without variance.
+"""Selective sample replay: replaces groups without variance by groups of earlier iterations.
 
-The more a group's samples differ, the more there is to learn from it again: it is drawn with a
-probability in proportion to the mean of its |advantages|. VL-Rethinker, arXiv 2504.08837.
+A stored group is drawn with a probability in proportion to its mean |advantage|: the more its
+samples differ, the more there is to learn from it. VL-Rethinker, arXiv 2504.08837.
 """
 
 import json
@@ -26,11 +26,11 @@ def fill(
     value: Callable[[Sequence[Episode]], GroupValues],
     rng: np.random.Generator,
 ) -> tuple[SampledGroups, int]:
-    """Returns sampled groups with stored ones for those without variance, and how many they are.
+    """Replaces groups without variance by stored ones; returns the groups and how many are stored.
 
-    Groups without variance for which nothing is stored come last and are not trained. No group is
-    drawn twice in an iteration. Episodes of stored groups have the fact `replayed`: the ratio of
-    their tokens is to the policy that sampled them.
+    If too few groups are stored, the remaining ones without variance come last and are not trained.
+    No group is drawn twice in an iteration. Episodes of stored groups have the fact `replayed`: the
+    importance ratio of their tokens is to the policy that sampled them.
     """
     informative = [group for group in sampled.groups if not value(group).zero_variance]
     rest = [group for group in sampled.groups if value(group).zero_variance]
@@ -50,7 +50,7 @@ def store(
     value: Callable[[Sequence[Episode]], GroupValues],
     most: int,
 ) -> list[Stored]:
-    """Returns the stored groups with those that have variance, the newest `most` of them."""
+    """Adds the groups that have variance to the stored ones; returns the newest `most`."""
     new = []
     for group in groups:
         values = value(group)

@@ -1,8 +1,8 @@
-"""Devices of their own for rollouts: the last ones of the run's mesh, along its axis 'data'.
+"""Reserves devices for rollouts: the last ones of the run's mesh, along its axis 'data'.
 
-The trainer keeps the others, and the weights move once an iteration. Without such devices a mesh of
-several cannot sample ahead: two threads start programs in any order, so one device could wait for
-the others in a program of the trainer while these wait for it in one of the sampler.
+The trainer keeps the others, and the weights move once an iteration. On several shared devices
+rollouts cannot overlap updates: two threads start programs in any order, so a device in a program
+of the trainer and one in a program of the sampler could wait for each other forever.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class Divided(NamedTuple):
 def divided(
     models: ModelPair, teacher: Transformer | None, *, settings: ReinforceSettings
 ) -> Iterator[Divided]:
-    """Puts the trainer's devices in force in a block. Raises ValueError as `check_overlap`."""
+    """Makes the trainer's devices the current mesh in a block; see `check_overlap` for errors."""
     mesh = sharding.current_mesh()
     check_overlap(settings, mesh)
     if not settings.rollout_devices:
@@ -65,8 +65,8 @@ def parts(mesh: Mesh, num_devices: int) -> tuple[Mesh, Mesh]:
 def check_overlap(settings: ReinforceSettings, mesh: Mesh) -> None:
     """Raises ValueError if rollouts of these settings cannot overlap updates on the mesh.
 
-    Because their tokens would have no ratio, the mesh does not divide, or threads could wait for
-    each other.
+    Overlap needs an objective with a ratio to the policy that sampled, a run of one process and, on
+    several devices, some for rollouts alone.
     """
     staleness, count = settings.staleness, settings.rollout_devices
     if staleness and settings.objective.surrogate == 'logprob':

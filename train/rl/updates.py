@@ -57,7 +57,10 @@ def update_player(
 def make_player_batch(
     training: PlayerTraining, states: Mapping[str, Any], rollouts: Rollouts
 ) -> update_batch.PlayerBatch:
-    """Returns the rows of rollouts, with log-probabilities of what sampled and values as of now."""
+    """Returns the rows of rollouts, with old log-probabilities, advantages and values.
+
+    Log-probabilities are of the weights that sampled, values of the current value model.
+    """
     s, player, value = training.settings, training.player, training.value
     iteration, sampled_by = rollouts.iteration, rollouts.weights[training.key]
     policy = functools.partial(training.logprobs, lora.join(sampled_by.model, training.frozen))

@@ -1,4 +1,4 @@
-"""What the paths of a config lead to: ids of the content, so that a run may continue after a move.
+"""Ids of the content at the paths of a config, so that a run may continue after files were moved.
 
 Two folders, or files, with the same content have the same id wherever they are. A saved model is
 known by the fingerprint of its arrays, which is compared with them when the model is loaded;
@@ -26,7 +26,7 @@ NUM_BLOCKS = 64
 
 
 def content_id(path: str) -> str | None:
-    """Returns what is at a path of the config: '' for no path, None if nothing is there."""
+    """Returns the id of what is at a path of the config; '' without a path, None if missing."""
     if not path:
         return ''
     place = resolve(path)
@@ -39,7 +39,7 @@ def content_id(path: str) -> str | None:
 
 
 def _model_id(folder: epath.Path) -> str:
-    """Returns the id of a saved model; of adapters with that of their base, not its place."""
+    """Returns the id of a saved model; that of adapters has their base's fingerprint, not path."""
     description = read_json(folder / saved_models.DESCRIPTION)
     fingerprint = description.get('fingerprint')
     if fingerprint is None:

@@ -15,11 +15,11 @@ BORDER_TOKENS = 4
 def question_tokens(
     chat: Chat, question: Sequence[Turn], roles: Sequence[str] = tuple(PLAYER_OF_ROLE)
 ) -> int:
-    """Returns the room of a question: what prompts of these roles have beyond the turns after it.
+    """Returns the tokens that a question adds to prompts, with all that is not in later turns.
 
-    It is the largest over the roles of (tokens of the prompt with empty turns) minus what
-    `checks.check_lengths` adds itself, an overhead before each turn. Numbered paragraphs count with
-    as many tags as there may be.
+    It is the largest over the roles of (tokens of the prompt with empty turns) minus an overhead
+    for each turn, which `checks.check_lengths` adds itself. Numbered paragraphs count with the
+    largest number of tags.
     """
     turns, sizes = tuple(question), []
     for number, role in enumerate(roles, start=1):

@@ -1,7 +1,7 @@
-"""Which code, packages and devices made a stage: provenance.json in its folder.
+"""Records the code, packages and devices that ran a stage, in provenance.json in its folder.
 
-A new entry is added whenever the run continues under others. They may change a result that the
-config does not, so the change is said on stderr.
+A new entry is added whenever the run continues under others. These may change results although the
+config is the same, so the change is printed on stderr.
 """
 
 import functools

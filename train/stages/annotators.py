@@ -28,7 +28,8 @@ def make_annotator(
 ) -> AnnotatorFactory:
     """Returns the annotator `settings.annotator`.
 
-    `model` writes the critiques of 'model', and on the lab the corrections of 'monte_carlo'.
+    `model` samples the critiques of 'model'; on the lab it writes the words, not the verdicts, of
+    'monte_carlo'.
     """
     s, inputs = settings, samplers.inputs
     if s.annotator == 'oracle':

@@ -20,8 +20,8 @@ def average_models(
 ) -> Transformer:
     """Returns the weighted mean of models, with adapters merged into their bases first.
 
-    `loads` return the models, which are loaded one after the other, so that two are in memory.
-    `weights` are divided by their sum; () is equal ones. Sums are float32. arXiv 2203.05482.
+    `loads` load the models one after the other, so that at most two are in memory. `weights` are
+    divided by their sum; () means equal weights. Sums are float32. arXiv 2203.05482.
 
     Raises ValueError if the models have different shapes.
     """

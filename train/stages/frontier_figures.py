@@ -1,4 +1,4 @@
-"""Figures of compute-optimal test time: the frontier, and the choice for `evaluate.budget`."""
+"""Computes the figures of compute-optimal test time: the frontier, and the choice for a budget."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

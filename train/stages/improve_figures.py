@@ -1,4 +1,4 @@
-"""Figures of a round of self-improvement: coverage, lengths, perplexities, selection by scores."""
+"""Computes the figures of a round of self-improvement: coverage, lengths, perplexities, scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,8 +27,8 @@ def coverage_figures(
 ) -> dict:
     """Returns what exploration covers and what is kept of it.
 
-    `examples` are compared by length and, for `num_monitored` of each, by perplexity under the
-    actor that explored.
+    The sets of `examples` are compared by length and, with `num_monitored` examples of each, by
+    perplexity under the actor that explored.
     """
     figures = coverage.exploration_summary(explored)
     lengths = {

@@ -1,4 +1,4 @@
-"""What players write for a round of self-improvement besides responses: problems, and a memory."""
+"""Problems and memory that players write for a round of self-improvement, besides responses."""
 
 import collections
 import dataclasses
@@ -30,9 +30,9 @@ def with_derived_problems(
     seed: int,
     stage: StageFolder,
 ) -> tuple[list[Problem], dict, int]:
-    """Returns the problems with those made of them, figures, and the tokens sampled.
+    """Returns the problems followed by new ones made from them, figures, and the tokens sampled.
 
-    The made ones are stored, so that a round that is continued has the same.
+    The new problems are stored, so that a resumed round has the same.
     """
     if settings.make == 'none':
         return list(problems), {}, 0
@@ -59,7 +59,7 @@ def with_derived_problems(
 def memory_before(
     stage: StageFolder, settings: ImproveSettings, *, number: int
 ) -> Mapping[str, str]:
-    """Returns the texts by name that the round before has stored in its folder beside this one."""
+    """Returns the memory, texts by name, that the previous round stored; {} without one."""
     if number == 1 or not guides.remembers(settings.explore.player_guide):
         return {}
     path = stage.path.parent / f'round-{number - 1}' / MEMORY

@@ -22,7 +22,7 @@ def sample_searches(
     seed: int,
     stage: StageFolder,
 ) -> tuple[Sequence[Episode], Sequence[Episode], int]:
-    """Samples what beam search and tree search come to, where they are on; and all their tokens."""
+    """Runs beam search and tree search, if on; returns (beams, trees, tokens sampled)."""
     beams, trees, num_tokens = [], [], 0
     if settings.beam.width:
         search = dataclasses.replace(setup, seed=derive_seed(seed, 'beam'))
@@ -45,7 +45,7 @@ def sample_beams(
     lines: Sampler,
     stage: StageFolder,
 ) -> tuple[Sequence[Episode], int]:
-    """Searches step by step with the critic's scores at the first test problems."""
+    """Runs step beam search on the first test problems; returns the best attempts and tokens."""
     s = settings.beam
     parts = stage.parts('beam', problems[: s.num_problems])
     for part in parts.missing():
@@ -63,7 +63,7 @@ def sample_trees(
     search: TreeSearch,
     stage: StageFolder,
 ) -> tuple[Sequence[Episode], int]:
-    """Searches a tree at each problem; returns the best attempts, and all tokens sampled."""
+    """Runs a tree search on each problem; returns the best attempts, and all tokens sampled."""
     each, parts = search.settings.num_nodes, stage.parts('tree', problems)
     for part in parts.missing():
         results = search_trees(

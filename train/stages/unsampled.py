@@ -18,11 +18,11 @@ def unsampled_responses(
     settings: ImproveSettings,
     stage: StageFolder,
 ) -> tuple[list[Example], dict]:
-    """Returns what a round trains on in place of sampled responses, and the round's figures.
+    """Returns the examples of a round that samples no responses, and the round's figures.
 
-    responses='none': nothing, so that only the restart and the demonstrations act. 'references':
-    the solutions of `num_references` of the problems, evenly spaced. No token is sampled; figures
-    of exploration are None. Raises ValueError if too few problems have a solution.
+    responses='none': no examples, so that only the restart and the demonstrations act.
+    'references': the solutions of `num_references` evenly spaced problems. Figures of exploration
+    are None. Raises ValueError if too few problems have a solution.
     """
     references = reference_episodes(pair, problems)
     chosen: Sequence[Episode] = []

@@ -8,7 +8,7 @@ what follows # in the browser's address, such as `stage=04-evaluate&level=1,2&re
     range    name=a..b   the value is known and in [a, b]; either end may be missing
     text     name=words  what the episode says contains the words, whatever their case
 
-Values are percent-encoded; other names are of no filter. Unknown values are never kept by a filter.
+Values are percent-encoded; unknown names are ignored. A filter never keeps an unknown value.
 """
 
 import re
@@ -88,7 +88,7 @@ def keeps(
 
 
 def normalised(text: str) -> str:
-    """Returns a text in small letters, with one space where there were several."""
+    """Returns a text in lower case, with runs of white space as one space."""
     return _SPACES.sub(' ', text).strip(' ').lower()
 
 
