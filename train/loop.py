@@ -92,10 +92,9 @@ def train_loop(
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
     A checkpoint holds the state and the cursor (plain JSON), so a killed run continues bit for bit.
-    Returns the state and the last row of metrics. Raises FloatingPointError (an update is not
-    finite), RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved). If
-    `advance` raises Interrupted, the state before its step is saved; if StepInterrupted, the state
-    within the step.
+    Returns the state and the last row. Raises FloatingPointError (an update is not finite),
+    RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved). If `advance`
+    raises Interrupted, the state before its step is saved; if StepInterrupted, that within it.
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)

@@ -64,8 +64,8 @@ def explore(
 def explore_vanilla(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
     """Samples unguided attempts; with a token budget, more of them in rounds.
 
-    A round samples one attempt per question. It ends when the budget is spent, or after
-    `num_uniform_rounds` rounds.
+    A round samples one attempt per question. The rounds end when the budget is spent, or after
+    `num_uniform_rounds` of them.
     """
     attempts = _sample_attempts(context, problems).episodes
     rounds = context.settings.num_uniform_rounds if context.settings.token_budget else 0

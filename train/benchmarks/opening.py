@@ -211,8 +211,8 @@ def question_sizes(
 ) -> Sizes:
     """Returns the sizes of conversations of a question and one turn of each role.
 
-    Only turns that are sampled get room, because every decode step reads the whole cache. `unknown`
-    is the length of a question where `problems` is empty.
+    Only turns that are sampled get room, because decode steps would read the cache of others too.
+    `unknown` is the length of a question where `problems` is empty.
     """
     empty = Problem('', '', '', '', 0, 'jsonl')
     sizes = [inputs_lib.question_tokens(chat, problem, roles) for problem in problems]

@@ -106,7 +106,7 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
-        """After an exception waits for a save in progress; otherwise the caller closes."""
+        """After an exception waits for a save in progress, or the next start would meet it."""
         if error is not None:
             with contextlib.suppress(OSError, ValueError, RuntimeError):  # the first one counts
                 self.close()

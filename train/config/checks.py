@@ -29,10 +29,10 @@ def check_settings(s: RunSettings) -> None:
 
 
 def check_counts(s: RunSettings) -> None:
-    """Raises ValueError if a stage asks for more than the run has.
+    """Raises ValueError if a stage asks for more problems, or other data, than the run has.
 
-    It checks numbers of problems, refinements for the explorer, the raised temperature, and labels
-    of steps for the critic's rewards.
+    Besides numbers of problems it checks the refinements of an explorer, the raised temperature,
+    and labels of steps for the critic's rewards.
     """
     preferred = min(s.prefer.num_problems, s.data.num_train)
     if set(PREFERRED) & set(s.stages):

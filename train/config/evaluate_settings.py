@@ -31,12 +31,12 @@ WHENS = Slot('(group) -> a boolean', {'always': lambda group: True})
 @dataclasses.dataclass(frozen=True)
 @checked('evaluate.adapt')
 class AdaptSettings:
-    """Adapters that are trained for a question at test time, and dropped behind it."""
+    """Test-time training: adapters that are trained for one question, and dropped after it."""
 
     make: Annotated[str, MAKES]  # what they are trained on; 'none': off
     when: Annotated[str, WHENS]  # the questions, by their plain attempts
     fit: FitSettings
-    lora: LoraSettings  # of an actor without adapters; else its own go on
+    lora: LoraSettings  # new adapters; an actor that has adapters continues with its own
 
     def __post_init__(self):
         if self.make == 'none' and self.when != 'always':
@@ -72,9 +72,9 @@ class EvaluateSettings:
     num_resamples: ResampleCount
     confidence: Annotated[float, Range(0.01, 0.9999)]
     budget: NonNegativeInt  # processed tokens a question; 0: no choice is reported
-    measures: tuple[Annotated[str, MEASURES], ...]  # further figures, of one's own
-    conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
-    feedback: Annotated[str, FEEDBACKS]  # what a refinement reads behind its critique
+    measures: tuple[Annotated[str, MEASURES], ...]  # user functions: further figures
+    conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides, or edits of the question
+    feedback: Annotated[str, FEEDBACKS]  # text that is appended to a critique
     adapt: AdaptSettings
 
     def __post_init__(self):

@@ -25,8 +25,8 @@ from elenchus.train.sft import FitSettings
 class PreferSettings:
     """The stages `prefer` and `prefer_critic`: groups of responses, pairs of them, one loss.
 
-    A round samples with the players that it begins with, and its reference is the model that it
-    trains, as it was then.
+    A round samples with the players at its start. Its reference model is the trained player as it
+    was at the start of the round.
     """
 
     start: StartName  # stage whose actor it begins with
@@ -43,7 +43,7 @@ class PreferSettings:
     refine: Refine  # attempts in the loop: those with a wrong answer, or 'always'
     pairs: Annotated[str, PAIR_RULES]  # groups to pairs
     keep: PositiveInt  # pairs of a question, at most
-    prompt: Literal['question', 'conversation']  # what an actor's response is trained behind
+    prompt: Literal['question', 'conversation']  # prompt of an actor's response in training
     mask_common: bool  # tokens that both responses begin with are not trained
     length: NonNegativeInt  # tokens of a row, which holds whole pairs; 0: train.length
     loss: PairLoss

@@ -121,13 +121,13 @@ class CritiqueSettings:
     api: ApiSettings
     num_rollouts: SampleCount  # of 'monte_carlo': continuations from the end of each line
     rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
-    labels: Annotated[str, LABELS]  # of lines, from how many of them do
+    labels: Annotated[str, LABELS]  # how lines are labelled from the results of these rollouts
     # Refinements that test the critique of a wrong attempt; 0: no filter.
     filter_samples: ExampleCount
-    filter_successes: ExampleCount  # of them that must be right
-    filter: Literal['refinements', 'random']  # 'random': rejects as many flawed ones of each level
-    correct_share: Annotated[float, Range(0.0, 0.999)]  # of right attempts among the data, at most
-    level_balance: Share  # flawed attempts of the rarest level / of the most frequent, at least
+    filter_successes: ExampleCount  # least number of them that must be right
+    filter: Literal['refinements', 'random']  # 'random': a control that rejects as many per level
+    correct_share: Annotated[float, Range(0.0, 0.999)]  # largest share of right attempts
+    level_balance: Share  # least ratio of flawed attempts, rarest level to most frequent
 
     def __post_init__(self):
         if self.filter_successes > self.filter_samples:
@@ -182,16 +182,16 @@ class ImproveSettings:
     responses: Literal['sampled', 'none', 'references']  # trained on beside the demonstrations
     num_references: NonNegativeInt  # reference solutions of explored problems, with 'references'
     deduplicate: bool  # equal responses to a problem are trained on once
-    make: Annotated[str, MAKES]  # problems that are explored beside the given ones
-    trains: tuple[Literal['response', 'refinement'], ...]  # turns behind what they answer
+    make: Annotated[str, MAKES]  # makes further problems to explore from the given ones
+    trains: tuple[Literal['response', 'refinement'], ...]  # examples: after question, or critique
     weighting: Annotated[str, WEIGHTINGS]  # of a response's tokens
     threshold: PositiveShare  # least critic's score of a response, with weighting 'threshold'
     balance: Literal['none', 'question']  # 'question': responses to one question share a weight
     num_monitored: NonNegativeInt  # responses whose perplexity and scores are reported; 0: none
     controller: Annotated[str, CONTROLLERS]  # changes fields of a round before it starts
-    candidates: CandidateSettings  # that 'balance' chooses from
+    candidates: CandidateSettings  # what the controller 'balance' chooses from
     retrain_critic: bool  # every round, on critiques of the new actor's attempts
-    measures: tuple[Annotated[str, ROUND_MEASURES], ...]  # figures of all rounds, of one's own
+    measures: tuple[Annotated[str, ROUND_MEASURES], ...]  # user functions: figures of all rounds
     fit: FitSettings
     lora: LoraSettings
 

@@ -33,7 +33,7 @@ NUM_BINS = 30
 
 
 class Tracker(Protocol):
-    """Shows one stage of a run. No method raises if writing fails; only `close` may wait."""
+    """Shows one stage of a run. No method raises if that fails; only `close` waits for it."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the scalars of a step."""
