@@ -8,6 +8,7 @@ import difflib
 import importlib.metadata
 import pathlib
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,7 @@ def main() -> int:
     """Runs the command that the arguments name; returns the exit code."""
     words = sys.argv[1:]
     if not words or words[0] in HELP:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` reads a part of it
         print(usage())
         return 0 if words else 2
     if words[0] == '--version':

@@ -35,6 +35,15 @@ def test_what_needs_no_jax_imports_none_and_is_quick(words):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
 
 
+def test_a_reader_of_a_part_of_the_list_sees_no_traceback():
+    code = 'import sys; from elenchus.scripts import console; sys.exit(console.main())'
+    with subprocess.Popen(
+        [sys.executable, '-c', code, '--help'], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b''
+
+
 def test_the_list_has_a_line_for_every_command():
     text = console.usage()
     for name in console.commands():

@@ -17,13 +17,14 @@ SHORT = (
     '--config.sampling.part_size=2',
     '--config.sampling.engine.num_slots=2',
     '--config.sampling.engine.prefill_batch_sizes=(2,)',
+    '--config.sampling.engine.decode_batch_sizes=()',
 )
 
 
 @pytest.fixture
 def evaluate(fork):
     def run(out, *arguments, kill_at=''):
-        wanted = (f'--model={LAB}', '--greedy_only', f'--out={out}', *SHORT, *arguments)
+        wanted = (f'--model={LAB}', f'--out={out}', *SHORT, *arguments)
         return fork('elenchus.scripts.evaluate', multi_process.ROOT, wanted, kill_at=kill_at)
 
     return run
@@ -40,7 +41,7 @@ def judge(fork):
 
 @pytest.mark.slow
 def test_an_evaluation_that_is_killed_continues_and_ends_as_if_it_was_not(tmp_path, evaluate):
-    lab = ('--data=lab', '--num_problems=6')
+    lab = ('--data=lab', '--num_problems=6', '--greedy_only')
     first, whole = tmp_path / 'killed', tmp_path / 'whole'
     part = first / 'stages/00-lab/greedy/episodes/part-00000.array_record'
     assert evaluate(first, *lab, kill_at=part).code == -signal.SIGKILL
@@ -57,6 +58,15 @@ def test_an_evaluation_that_is_killed_continues_and_ends_as_if_it_was_not(tmp_pa
         }
     assert results[0] == results[1]
     assert results[0]['lab']['questions'] == 6
+
+
+def test_attempts_without_a_critic_have_majorities_and_pass_at_k(tmp_path, evaluate):
+    few = ('--data=lab', '--num_problems=2', '--config.evaluate.num_attempts=2')
+    result = evaluate(tmp_path / 'out', *few)
+    assert result.code == 0, result.errors[-3000:]
+    figures = json.loads((tmp_path / 'out/results.json').read_text())['lab']
+    assert {'attempt', 'majority@2', 'pass@2', 'greedy'} <= set(figures['accuracy'])
+    assert 'refined' not in figures['accuracy']
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_contrasts_are_over_seeds_and_adjusted_together(digests, design):
     comparison = contrasts_of(
         shared.contrast('new', 'old', 'right, %'), shared.contrast('new', 'old', 'kept')
     )
-    right, kept = study_table.contrast_results(study_runs(digests), comparison)
+    right, kept = study_table.contrast_results(study_runs(digests), comparison).values()
     assert right.differences == pytest.approx([1, 5, 3])
     assert right.over_seeds == pytest.approx((3.0, -1.9683, 7.9683), abs=1e-3)
     # The questions of an arm differ by the same shift: seeds alone spread the resamples.
@@ -287,7 +287,7 @@ def test_arms_with_other_questions_have_no_interval_over_questions():
     runs = study_runs('aaa')
     runs['old']['1']['evaluate']['by_question']['digest'] = 'other'
     comparison = contrasts_of(shared.contrast('new', 'old', 'right, %'))
-    (result,) = study_table.contrast_results(runs, comparison)
+    (result,) = study_table.contrast_results(runs, comparison).values()
     assert result.over_questions is None and result.p is not None
 
 
@@ -297,7 +297,7 @@ def test_an_undefined_figure_leaves_a_contrast_unknown_and_in_the_family():
     comparison = contrasts_of(
         shared.contrast('new', 'old', 'right, %'), shared.contrast('new', 'old', 'kept')
     )
-    right, kept = study_table.contrast_results(runs, comparison)
+    right, kept = study_table.contrast_results(runs, comparison).values()
     assert right.adjusted == pytest.approx(2 * right.p)
     assert kept.p is None and kept.adjusted is None and kept.over_seeds.low is None
     *_, row = study_contrasts.table_lines(comparison.contrasts, [right, kept])
@@ -305,13 +305,13 @@ def test_an_undefined_figure_leaves_a_contrast_unknown_and_in_the_family():
 
 
 def test_a_contrast_waits_for_a_common_seed():
-    runs = study_runs('abc')
-    comparison = contrasts_of(shared.contrast('new', 'old', 'right, %'))
+    runs, comparison = study_runs('abc'), contrasts_of(shared.contrast('new', 'old', 'right, %'))
     runs['old'] = {'2': runs['old']['2']}
-    (result,) = study_table.contrast_results(runs, comparison)
+    (result,) = study_table.contrast_results(runs, comparison).values()
     assert result.differences == pytest.approx([3]) and result.over_seeds.low is None
-    runs['old'] = {}
-    assert study_table.contrast_results(runs, comparison) == []
+    runs |= {'old': {}, 'early': {'0': runs['new']['0']}}
+    both = contrasts_of(*(shared.contrast('new', arm, 'right, %') for arm in ('old', 'early')))
+    assert [c.baseline for c in study_table.contrast_results(runs, both)] == ['early']
 
 
 @pytest.mark.parametrize(

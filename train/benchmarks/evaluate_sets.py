@@ -139,7 +139,7 @@ def majority_figures(
     """Returns accuracy and tokens of single attempts and of majorities of 2, 4, ... of them."""
     groups = records.group_episodes(problems, episodes)
     right = evaluate_figures.right_answers(groups, rounds={}, oracle={})
-    plain = evaluate_figures.plain_majority(s, EvaluationEpisodes(groups, {}, {}, [], right))
+    plain = evaluate_figures.plain_majority(s, EvaluationEpisodes(groups, {}, {}, [], [], right))
     points = {
         'attempt' if size == 1 else f'majority@{size}': plain(size)
         for size in cost_curves.sizes(s.num_attempts)

@@ -177,33 +177,35 @@ def markdown_lines(head: str, table: Table, *, sign: str) -> list[str]:
     return lines
 
 
-def contrast_results(runs: Runs, comparison: Comparison) -> list[ContrastResult]:
-    """Returns the results of the first contrasts, with p-values adjusted together.
+def common_seeds(runs: Runs, contrast: Contrast) -> list[str]:
+    """Returns the seeds that both arms of a contrast have run."""
+    return [seed for seed in runs[contrast.arm] if seed in runs[contrast.baseline]]
 
-    The list ends before the first contrast whose two arms have no seed in common, as while a study
-    runs; later contrasts are then missing too, even if their arms have runs.
+
+def contrast_results(runs: Runs, comparison: Comparison) -> dict[Contrast, ContrastResult]:
+    """Returns the results of the contrasts, with p-values adjusted together.
+
+    A contrast whose arms have no seed in common is left out: the study still runs.
     """
     columns = {column.name: column for column in comparison.table}
-    results = []
+    results = {}
     for contrast in comparison.contrasts:
         arm, baseline = runs[contrast.arm], runs[contrast.baseline]
-        seeds = [seed for seed in arm if seed in baseline]
+        seeds = common_seeds(runs, contrast)
         if not seeds:
-            break
+            continue
         column = columns[contrast.column]
         sides = [[side[seed] for seed in seeds] for side in (arm, baseline)]
         first, second = ([column_value(column, s) for s in side] for side in sides)
         values = [[question_values(column, s) for s in side] for side in sides]
         known = all(v is not None for side in values for v in side)
         questions = [[questions_of(s, column) for s in side] for side in sides]
-        results.append(
-            study_contrasts.compare(
-                np.subtract(first, second).tolist(),
-                *(values if known else ([], [])),
-                design=study_contrasts.design_of(*questions) if known else None,
-            )
+        results[contrast] = study_contrasts.compare(
+            np.subtract(first, second).tolist(),
+            *(values if known else ([], [])),
+            design=study_contrasts.design_of(*questions) if known else None,
         )
-    return study_contrasts.adjust(results)
+    return dict(zip(results, study_contrasts.adjust(list(results.values())), strict=True))
 
 
 def questions_of(summaries: Summaries, column: Column) -> study_contrasts.Questions:
@@ -236,9 +238,8 @@ def write_comparison(
     table = table_of(runs, comparison)
     lines = table_lines(table)
     contrasts = contrast_results(runs, comparison)
-    tested = comparison.contrasts[: len(contrasts)]
     if contrasts:
-        lines += ['', *study_contrasts.table_lines(tested, contrasts)]
+        lines += ['', *study_contrasts.table_lines(list(contrasts), list(contrasts.values()))]
     finished = {arm: list(seeds.values()) for arm, seeds in runs.items() if seeds}
     panels = {
         panel.title: {
@@ -252,7 +253,7 @@ def write_comparison(
         'arms': table,
         'contrasts': [
             dataclasses.asdict(contrast) | result._asdict()
-            for contrast, result in zip(tested, contrasts, strict=True)
+            for contrast, result in contrasts.items()
         ],
         'panels': panels,
         'labels': labels,
