@@ -63,7 +63,7 @@ def make_engine(*, slots: int, length: int, buckets: tuple[int, ...], **changes)
 
 
 def cache_lengths(start: int, end: int, *, step: int = 32) -> tuple[int, ...]:
-    """Cache lengths every `step` tokens, from above `start`, the prompt's length, to below `end`."""
+    """Cache lengths, every `step` tokens, between `start` (the prompt's length) and `end`."""
     return tuple(range(start + step, end, step))
 
 
