@@ -138,7 +138,7 @@ class _Reader:
         return result
 
     def framed(self, content: Ids, *, role: str = 'question', header: Pieces = ()) -> Ids:
-        """Returns content in the frame of a role; a non-empty `header` replaces that of the frame."""
+        """Returns content in the frame of a role; a `header` given replaces that of the frame."""
         frame, ids = self.frame(role), self.chat.piece_ids
         header = header or frame.header
         lead = ids(header)
