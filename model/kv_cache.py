@@ -162,8 +162,8 @@ def write(
 def copy_block(cache, source, *, width: int, destination: Position, origin: Position):
     """Copies `width` positions of a row of `source` into a row of `cache`.
 
-    Both are trees of entries. Both starts must leave room for `width` positions. The copy is in place if `cache` is donated or
-    carried by a loop.
+    Both are trees of entries. Both starts must leave room for `width` positions. The copy is in
+    place if `cache` is donated or carried by a loop.
     """
     (slot, start), (row, first) = destination, origin
 
