@@ -107,7 +107,7 @@ def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:
     seconds = functools.partial(_pass_seconds, config, machine)
 
     def read(rows: int, tokens: int, start: int = 0) -> float:
-        """Seconds to prefill `tokens` per row after `start` cached ones; logits of the last only."""
+        """Seconds to prefill `tokens` per row after `start` cached ones; logits of the last."""
         return seconds(rows=rows, tokens=tokens, length=start + tokens / 2, heads=1)
 
     def write(rows: float, tokens: int, start: int) -> float:
