@@ -2,9 +2,8 @@
 
 `ModelConfig.remat` is 'none' (everything is kept, except weights gathered on a mesh, which are
 gathered again), 'dots' (matrix products are kept) or 'full' (only the input of each layer is). With
-'full', further arrays can be named that are kept on the device
-(`remat_saved`) or in the memory of the host (`remat_offloaded`), from which they are copied back
-during the backward pass.
+'full', further arrays can be named that are kept on the device (`remat_saved`) or in the memory of
+the host (`remat_offloaded`), from which they are copied back during the backward pass.
 """
 
 from collections.abc import Callable
