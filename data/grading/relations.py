@@ -13,7 +13,7 @@ import mpmath
 from elenchus.data.grading import expressions, numerics
 from elenchus.data.grading.expressions import Tree
 
-SMALLEST, LARGEST = 1e-6, 1e12  # in size, of the numbers that are given to algebra, but zero
+SMALLEST, LARGEST = 1e-6, 1e12  # least and greatest size of a number given to algebra, except 0
 MAX_DECIMALS = 5  # most decimals of a number that is given to algebra
 MAX_SIGNIFICANT = 12  # most significant digits of such a number
 

@@ -256,7 +256,7 @@ def _lab_config(split: str, *, seed: int, num_problems: Mapping[str, int], form:
     _check_member('form', form, valid=tuple(forms.FORMS))
 
     # The name has a hash of the generator's source, so that a changed generator does not reuse
-    # problems of an older version.
+    # problems of an older version. Docstrings and comments are part of it.
     source = inspect.getsource(task) + inspect.getsource(forms)
     digest = hashlib.sha256(source.encode()).hexdigest()[:8]
     name = '-'.join(
