@@ -1,1 +1,1 @@
-"""The data of the pipeline: problems, text, tokens and batches. NumPy only, no JAX."""
+"""The data of the pipeline: problems, text, tokens and batches. It does not import JAX."""

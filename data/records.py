@@ -55,12 +55,12 @@ class TurnFacts:
     """
 
     # Of an attempt or refinement, set by the judge (data/grading/judge.py).
-    answer: str | None = None  # final answer, canonical; None also for a turn without an answer
+    answer: str | None = None  # canonical final answer; None also if the turn has none
     outcome: str | None = None  # the verifier's, one of grading.verify.Outcome
     correct: bool | None = None  # the final answer is right
     steps_correct: bool | None = None  # every line is right (lab only)
     first_error: int | None = None  # first wrong line (lab only); None also if all are right
-    kind: str | None = None  # of lab.task.MISTAKE_KINDS, of the first error (lab only)
+    kind: str | None = None  # of the first error: lab.task.MISTAKE_KINDS or FACT (lab only)
 
     # Of an attempt or refinement, set by the code that samples or scores it.
     origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
@@ -69,14 +69,14 @@ class TurnFacts:
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
     replayed: bool | None = None  # sampled in an earlier iteration (rl.replay)
     policy_step: int | None = None  # updates before the weights that wrote it (rl.overlap)
-    restarted: bool | None = None  # right: the response whose beginning it shares (rl.restarts)
+    restarted: bool | None = None  # it continues a prefix; True: of a right response (rl.restarts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     num_reached: int | None = None  # first steps that the critique has a line on (score_steps)
     critique_finished: bool | None = None  # the critique that scored it was not cut off
     corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
 
-    # Of a critique: three set by sample_critiques, the others by what samples refinements.
-    # Of a response: that of the critique by which it was accepted (exploration.acceptance).
+    # Of a critique. sample_critiques sets the first three; the code that samples refinements, the
+    # others. On a response: those of the critique that accepted it (exploration.acceptance).
     verdict: bool | None = None  # of the final answer; None also for a critique without verdict
     located: int | None = None  # first line that it calls wrong; None also if it calls none wrong
     verdict_offsets: tuple[int | None, ...] | None = None  # grammars.Reading.offsets of its text
@@ -85,7 +85,7 @@ class TurnFacts:
     refinement: str | None = None  # text of the first valid refinement (stages.critique)
 
     # Of a refinement after a counterfactual critique (test_time.uptake).
-    uses_value: bool | None = None  # it takes over the critique's false value
+    uses_value: bool | None = None  # it uses the critique's false value
 
     @property
     def is_off_policy(self) -> bool:
@@ -95,11 +95,11 @@ class TurnFacts:
 
 @dataclasses.dataclass(frozen=True)
 class ToolTurn:
-    """A turn of the role `tool` inside a player's turn: what a tool answered to a call.
+    """A tool's answer to a call: a turn of the role `tool` inside a player's turn.
 
-    Its tokens are among those of the player's turn, and all of them are `forced`. Under a
-    template's own form it begins and ends with what closes and opens messages, `lead` and `tail`
-    tokens, which a player that quotes the turn does not read.
+    Its tokens are among those of the player's turn, and all of them are `forced`. If the template
+    has its own form for tools, the first `lead` tokens close the player's message and the last
+    `tail` tokens open the next one; a player that quotes the turn does not read them.
     """
 
     name: str  # of the tool
@@ -111,7 +111,7 @@ class ToolTurn:
 
     @property
     def text_span(self) -> tuple[int, int]:
-        """Start and end of what the tool says."""
+        """Start and end of the tool's text, without `lead` and `tail`."""
         start = min(self.start + self.lead, self.end)
         return start, max(start, self.end - self.tail)
 
@@ -145,12 +145,12 @@ class Turn:
         return len(self.logprobs) - len(self.forced) if self.logprobs else 0
 
     def ends_with(self, token: int) -> bool:
-        """Returns whether the last token is `token`, and not one of a tool's turn."""
+        """Returns whether the last token is `token` and does not belong to a tool's turn."""
         is_of_tool = bool(self.tools) and self.tools[-1].end == len(self.tokens)
         return self.tokens[-1:] == (token,) and not is_of_tool
 
     def is_of_tool(self) -> np.ndarray:
-        """Returns whether each token is of a tool's turn: [len(tokens)], bool."""
+        """Returns a bool array [len(tokens)]: True for tokens of a tool's turn."""
         result = np.zeros(len(self.tokens), bool)
         for tool in self.tools:
             result[tool.start : tool.end] = True
@@ -193,7 +193,7 @@ class EpisodeFacts:
     processed: Mapping[str, int] | None = None  # prompt and sampled tokens of these calls, by role
 
     # Set by train.stages.self_talk_data and train.stages.critique_data.
-    rejection: str | None = None  # why a self-talk is not trained on, or has no critique
+    rejection: str | None = None  # why a self-talk is not trained on, or an attempt has no critique
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +256,7 @@ class RolloutGroup(Sequence[Episode]):
 
 
 def group_episodes(problems: Sequence[Problem], episodes: Sequence[Episode]) -> list[RolloutGroup]:
-    """Groups episodes, equally many per problem, that are in the order of the problems."""
+    """Groups episodes by problem: they are in the order of the problems, equally many of each."""
     size = len(episodes) // max(1, len(problems))
     assert size * len(problems) == len(episodes), f'{len(episodes)} of {len(problems)} problems'
     return [

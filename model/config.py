@@ -54,12 +54,13 @@ class RopeScaling:
 @dataclasses.dataclass(frozen=True)
 @checked('model.rope_scaling')
 class YarnScaling:
-    """YaRN (arXiv 2309.00071): scales slow frequencies, and the lengths of queries and keys.
+    """YaRN (arXiv 2309.00071): scales slow rotary frequencies, and queries and keys.
 
-    The weights of kept and divided frequencies change linearly over the dimensions between the one
-    that turns `high_frequency` times in `original_length` positions and the one that turns
-    `low_frequency` times; `truncate` rounds both to whole dimensions. Queries and keys are
-    multiplied by `attention_factor`, so scores by its square.
+    Dimensions that turn more than `high_frequency` times in `original_length` positions keep their
+    frequency; for those that turn fewer than `low_frequency` times it is divided by `factor`. In
+    between, the weight of the kept frequency falls linearly with the dimension; `truncate` rounds
+    the two bounds to whole dimensions. Queries and keys are multiplied by `attention_factor`, so
+    scores by its square.
     """
 
     kind: Literal['yarn']
@@ -94,10 +95,11 @@ class ModelConfig:
     head_dim: Annotated[int, Range(2, 1 << 14)]
     max_length: Length  # longest sequence in tokens: positions, caches and packed rows
     # Attention
-    # Keys that a query sees, its own included; 0 = all; repeated over layers.
+    # Window of each layer: keys that a query attends to, its own included; 0 = all. The pattern is
+    # repeated over the layers.
     windows: tuple[NonNegativeInt, ...]
     rope_theta: Theta  # base of rotary frequencies
-    # Base in layers with a window, unscaled; 0 = rope_theta, scaled.
+    # Base in layers with a window, without rope_scaling; 0 = as in the other layers.
     local_rope_theta: Annotated[float, Range(1.0, 1e12, off=0.0)]
     rope_scaling: RopeScaling | YarnScaling | None
     # Norms and scales
@@ -115,16 +117,16 @@ class ModelConfig:
     # Numerics and speed
     dtype: Literal['float32', 'bfloat16']  # activations and matrix products
     param_dtype: Literal['float32', 'bfloat16']  # stored parameters
-    attention: Literal['auto', 'einsum', 'splash', 'cudnn']  # new tokens; a cache: the einsum
+    attention: Literal['auto', 'einsum', 'splash', 'cudnn']  # of new tokens; with a cache: einsum
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on a CPU)
-    logits_chunk: PositiveInt  # tokens of a device whose logits [chunk, V] exist at once
-    # Arrays that remat 'full' keeps all the same: on the device, and in the memory of the host.
+    logits_chunk: PositiveInt  # tokens per device whose logits [chunk, V] are in memory at once
+    # Arrays that remat 'full' keeps nevertheless: on the device, or in the memory of the host.
     remat_saved: tuple[SavedArray, ...] = ()
     remat_offloaded: tuple[SavedArray, ...] = ()
     # Experts
     num_experts: Experts = 0  # MLPs of width mlp_dim in a block; 0 = one, without a router
-    experts_per_token: Experts = 0  # of these, the MLPs that compute a token
+    experts_per_token: Experts = 0  # experts that the router chooses for each token
     normalise_experts: bool = False  # weights of a token's experts sum to 1
     balance_coef: Coefficient = 0.0  # weight in training of the loss that balances experts; 0 = off
 
@@ -149,7 +151,7 @@ class ModelConfig:
         self._check_experts()
 
     def _check_experts(self) -> None:
-        """Raises ValueError for numbers of experts that do not go together."""
+        """Raises ValueError for inconsistent numbers of experts."""
         most, chosen = self.num_experts, self.experts_per_token
         if not min(most, 1) <= chosen <= most:
             raise ValueError(
@@ -210,7 +212,7 @@ def num_parameters(config: ModelConfig) -> int:
 
 
 def num_active_parameters(config: ModelConfig) -> int:
-    """Number of parameters that compute a token: of the experts, only those chosen for it."""
+    """Number of parameters that are used for one token: of the experts, only those chosen."""
     return _count(config, experts=config.experts_per_token)
 
 
@@ -233,11 +235,11 @@ def _count(config: ModelConfig, *, experts: int) -> int:
 
 
 def forward_flops(config: ModelConfig, *, tokens: int, length: float) -> float:
-    """Floating-point operations of one forward pass, attention included.
+    """Floating-point operations of a forward pass over `tokens` tokens, with attention.
 
-    `tokens` positions are computed. Each attends to `length` keys on average (T / 2 in causal rows
-    of T), but to no more than the window of its layer. A multiply-add counts as 2. A training step
-    costs 3 times as much. Of experts, only those that a token chose count.
+    A token attends to `length` keys on average (T / 2 in causal rows of T), but to no more than the
+    window of the layer. A multiply-add counts as 2. A training step costs 3 times as much. Only the
+    experts chosen for a token count.
     """
     c = config
     # Looking up embeddings costs no operations; a tied table is multiplied once, as the head.

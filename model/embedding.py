@@ -12,7 +12,7 @@ TABLE_AXES = ('vocab', 'embed')
 def look_up(
     table: jax.Array, tokens: jax.Array, *, dtype, stream: tuple[str, ...] = ()
 ) -> jax.Array:
-    """table [V, D], tokens [B, T] -> embeddings [B, T, D] in `dtype`.
+    """Returns embeddings [B, T, D] in `dtype` of tokens [B, T] from a table [V, D].
 
     `stream`: mesh axes that split the positions of the result (`token_shards.stream_axes`).
 

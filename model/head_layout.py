@@ -1,11 +1,11 @@
-"""Attention heads for a tensor axis that they do not divide: repeated and padded copies.
+"""Repeats and pads attention heads so that the mesh axis 'tensor' divides their number.
 
 A device of the axis 'tensor' holds whole heads. A model with fewer key/value heads than devices is
-changed into an equal one that has enough of them: each key/value head is repeated, its query heads
-are dealt out to the copies, and query heads without weights fill up. The sums that a device leaves
-out or adds are zeros, so results stay the same up to the order of sums. A device then stores and
-reads one copy of a head, which is what it needs for its queries; with whole caches on every device
-it would store all heads. MaxText and vLLM repeat key/value heads in the same way.
+turned into an equivalent one that has enough: each key/value head is repeated, its query heads are
+distributed over the copies, and zero query heads fill up the rest. These add only zeros, so results
+are the same up to the order of sums. A device then stores only the key/value heads that its queries
+read; without this, every device would store all of them. MaxText and vLLM repeat key/value heads in
+the same way.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ def _map_heads(weight, dim: int, *, count: int, change):
         base = _map_heads(weight.base, dim, count=count, change=change)
         return dataclasses.replace(weight, base=base, **parts)
     if isinstance(weight, qwix.QArray):
-        # Scales that all heads share have size 1 there.
+        # A scale that all heads share has size 1 in that dimension.
         names = ('qvalue', 'scale') if count > 1 else ('qvalue',)
         arrays = {name: getattr(weight, name) for name in names}
         arrays = {name: change(x, dim) for name, x in arrays.items() if x.shape[dim] == count}
@@ -94,7 +94,7 @@ def _repeat(x: jax.Array, dim: int, configs: tuple[ModelConfig, ModelConfig]) ->
 
 
 def _deal_queries(x: jax.Array, dim: int, configs: tuple[ModelConfig, ModelConfig]) -> jax.Array:
-    """Appends zeros to the query heads of each key/value head, for its copies to be alike."""
+    """Pads the query heads of each key/value head with zeros, to divide over its copies."""
     old, new = configs
     x = jnp.moveaxis(x, dim, 0)
     groups = x.reshape(old.num_kv_heads, old.num_heads // old.num_kv_heads, *x.shape[1:])

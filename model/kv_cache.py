@@ -22,19 +22,19 @@ LayerCache = tuple[Entries, Entries]
 Position = tuple[jax.Array, jax.Array]
 """(row, position) in a cache, both int32."""
 NOWHERE = 2**30
-"""A position past the end of every cache: what is written there is dropped."""
+"""A position past the end of every cache: writes to it are dropped."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """Keys and values of past positions; index s of a row is position s.
+    """Keys and values of past positions; position p of a row is at index p.
 
     Every leaf is [B, K, S, ...]: an int8 entry has values [B, K, S, H] and scales [B, K, S, 1].
-    Positions that are not written yet hold arbitrary numbers: masks exclude them.
+    Indices that are not written yet hold arbitrary numbers, which masks exclude.
 
-    Where `is_windowed`, layers with a window are shorter: they keep the last positions, position p
-    at index p mod S (see `layer_lengths`).
+    If `is_windowed`, layers with a window are ring buffers of the last positions: position p is at
+    index p mod S, with S of `layer_lengths`.
     """
 
     # Separate arrays per layer, so that each is updated in place. One stacked array would be copied
@@ -44,7 +44,7 @@ class KVCache:
 
     @property
     def dtype(self) -> CacheDtype:
-        """Storage of the entries."""
+        """How the entries are stored."""
         return layer_dtype(self.layers[0])
 
     @property
@@ -59,7 +59,7 @@ class KVCache:
 
 
 def layer_dtype(layer_cache: LayerCache) -> CacheDtype:
-    """Storage of the keys and values of one layer."""
+    """How the keys and values of a layer are stored."""
     return 'int8' if isinstance(layer_cache[0], qwix.QArray) else 'model'
 
 
@@ -74,17 +74,18 @@ def store_entries(entries: jax.Array, dtype: CacheDtype) -> Entries:
         entries.astype('float32'),
         'int8',
         channelwise_axes=tuple(range(entries.ndim - 1)),
-        # qwix maps the largest magnitude to 127.5, and a negative one then becomes -127 or -128
-        # depending on its last digit. This factor makes it 127.
+        # qwix maps the largest magnitude to 127.5, so that a negative one becomes -127 or -128,
+        # depending on its last bit. This factor makes it 127.
         calibration_method=f'absmax,{127.5 / 127}',
     )
 
 
 def layer_lengths(config: ModelConfig, length: float, step_tokens: int = 0) -> tuple[float, ...]:
-    """Positions that each layer of a cache of `length` positions keeps.
+    """Returns the length of each layer of a cache of `length` positions.
 
-    All of them if `step_tokens` is 0. Else layers with a window keep as many as `step_tokens`
-    queries in a row read: a step may overwrite no position that its first token still reads.
+    It is `length` if `step_tokens` is 0. Otherwise layers with a window keep at most
+    window + step_tokens - 1 positions: a step of `step_tokens` tokens must not overwrite a position
+    that its first token still attends to.
     """
     return tuple(
         min(length, window + step_tokens - 1) if window and step_tokens else length
@@ -102,7 +103,7 @@ def init_cache(
 ) -> KVCache:
     """Returns an empty cache of `batch` rows and `length` positions.
 
-    `step_tokens`: tokens of a row that a step reads, if layers with a window may be short; or 0.
+    `step_tokens`: tokens per row and step, to shorten layers with a window (`layer_lengths`); or 0.
     """
     if length > config.max_length:
         raise ValueError(f'cache length {length} exceeds model.max_length={config.max_length}')
@@ -134,7 +135,7 @@ def cache_bytes(
     dtype: CacheDtype = 'model',
     step_tokens: int = 0,
 ) -> float:
-    """Bytes of the cache that `init_cache` returns for the same arguments; of a mean length too."""
+    """Bytes of the cache of `init_cache` for the same arguments; `length` may be a mean."""
     positions = sum(layer_lengths(config, length, step_tokens))
     return 2 * positions * batch * config.num_kv_heads * entry_bytes(config, dtype)
 
@@ -144,7 +145,7 @@ def write(
 ) -> LayerCache:
     """Writes key and value [B, T, K, H] at positions [B, T]; positions past the end are dropped.
 
-    Row by row (`vmap`), so that rows split over a mesh stay where they are.
+    Each row is written by itself (`vmap`), so that rows split over a mesh are not moved.
     """
 
     @jax.vmap
@@ -159,10 +160,10 @@ def write(
 
 
 def copy_block(cache, source, *, width: int, destination: Position, origin: Position):
-    """Copies `width` positions of a row of `source` into a row of `cache`, trees of entries.
+    """Copies `width` positions of a row of `source` into a row of `cache`.
 
-    Both starts must leave room for `width` positions. The copy is in place where `cache` is
-    donated or carried by a loop.
+    Both are trees of entries. Both starts must leave room for `width` positions. The copy is in
+    place if `cache` is donated or carried by a loop.
     """
     (slot, start), (row, first) = destination, origin
 
@@ -175,10 +176,10 @@ def copy_block(cache, source, *, width: int, destination: Position, origin: Posi
 
 
 def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Position):
-    """Copies the last of `length` positions of a row of `source` into shorter layers of a slot.
+    """Copies the last positions of a row of `source` into the ring buffers of a slot.
 
-    Position p is written at index p mod S. Both are trees of entries; `origin` is where the first
-    position is in `source`.
+    Of positions 0 to `length` - 1, the last S are copied, p to index p mod S. `cache` and `source`
+    are trees of entries; `origin` is the (row, index) of position 0 in `source`.
     """
     row, first = origin
 
@@ -186,7 +187,7 @@ def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Posi
         S = cached.shape[2]
         positions = stored_positions(length - 1, S)
         of_row = jax.lax.dynamic_slice_in_dim(new, row, 1)
-        # Negative positions do not exist yet: masks exclude what is copied for them.
+        # Negative positions do not exist: masks exclude the values that are copied for them.
         last = jnp.take(of_row, first + jnp.maximum(positions, 0), axis=2, mode='clip')
         return jax.lax.dynamic_update_slice_in_dim(cached, last, slot, axis=0)
 
@@ -194,9 +195,9 @@ def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Posi
 
 
 def stored_positions(last: jax.Array, length: int) -> jax.Array:
-    """Positions [..., S] at the indices of a layer that keeps the S = `length` up to last [...].
+    """Returns the position at each index of a ring buffer of S = `length` indices: [..., S].
 
-    Negative where nothing is written yet.
+    `last` [...] is the newest position. Positions are negative where nothing is written yet.
     """
     return last[..., None] - (last[..., None] - jnp.arange(length)) % length
 

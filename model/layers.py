@@ -1,4 +1,4 @@
-"""Norm, rotary positions, attention layer and MLP; the dimension legend.
+"""RMSNorm, rotary positions, attention and MLP; also the legend of dimensions.
 
 Dimensions: B batch, T query time, S key time, D embed, F mlp, N query heads, K key/value heads,
 H head width, V vocabulary, L layers, G samples per prompt.
@@ -49,8 +49,8 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype('float32')
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
-        # Scales multiply before rounding to x.dtype, as in `transformers` for Gemma; for the other
-        # families it rounds first, so in bfloat16 results differ by rounding.
+        # Multiplies by the scale before rounding to x.dtype, as `transformers` does for Gemma. For
+        # other families `transformers` rounds first, so bfloat16 results differ by rounding.
         scale = self.scale[...].astype('float32')
         return (y * (1 + scale if self.zero_centered else scale)).astype(x.dtype)
 
@@ -61,7 +61,7 @@ def rotary_frequencies(config: ModelConfig, *, window: int) -> jax.Array:
     local = window > 0 and c.local_rope_theta > 0
     theta = c.local_rope_theta if local else c.rope_theta
     frequencies = theta ** (-jnp.arange(half, dtype='float32') / half)
-    # Local layers never see distances beyond their window, so context extension skips them.
+    # Layers with a window see no distances beyond it, so context extension does not apply to them.
     if c.rope_scaling is None or local:
         return frequencies
     scaled = frequencies / c.rope_scaling.factor
@@ -82,7 +82,7 @@ def _yarn_keep_weight(config: ModelConfig) -> jax.Array:
     scaling = config.rope_scaling
 
     def dimension(turns: float) -> float:
-        """The dimension, from 0 to H, whose frequency turns so often in the original length."""
+        """The dimension, from 0 to H, that makes `turns` turns in the original length."""
         length = scaling.original_length / (2 * math.pi * turns)
         return config.head_dim * math.log(length) / (2 * math.log(config.rope_theta))
 
@@ -90,7 +90,7 @@ def _yarn_keep_weight(config: ModelConfig) -> jax.Array:
     if scaling.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, config.head_dim - 1)
-    width = high - low or 0.001  # as published, against a division by zero
+    width = high - low or 0.001  # avoids a division by zero, as published
     return 1 - jnp.clip((jnp.arange(config.head_dim // 2) - low) / width, 0, 1)
 
 
@@ -140,7 +140,8 @@ class Attention(nnx.Module):
         self.query = init((D, c.num_heads, H), ('embed', 'heads', None), D)
         self.key = init((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
         self.value = init((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
-        # From zero, attention adds no noise to the residual stream and learns to copy much sooner.
+        # With a zero initial output, attention adds no noise to the residual stream and learns to
+        # copy much sooner.
         self.out = init_zeros(
             (c.num_heads, H, D), axes=('heads', None, 'embed'), dtype=c.param_dtype
         )
@@ -163,10 +164,10 @@ class Attention(nnx.Module):
         inputs: AttentionInputs,
         layer_cache: kv_cache.LayerCache | kv_cache.CacheDtype,
     ) -> tuple[jax.Array, kv_cache.LayerCache]:
-        """x [B, T, D], positions [B, T] -> (update [B, T, D], layer cache).
+        """Returns (update [B, T, D], layer cache) for x [B, T, D] and positions [B, T].
 
-        With (keys, values) as `layer_cache`, writes the new ones at their positions and attends to
-        all cached ones. With a CacheDtype, the tokens attend to each other, and their keys and
+        If `layer_cache` is (keys, values), writes the new ones at their positions and attends to
+        all cached ones. If it is a CacheDtype, the tokens attend to each other, and their keys and
         values are returned in that dtype.
         """
         c = self.config
@@ -183,7 +184,7 @@ class Attention(nnx.Module):
             layer_cache = tuple(
                 kv_cache.store_entries(x.swapaxes(1, 2), layer_cache) for x in (key, value)
             )
-        # Attends to the entries as stored (int8 rounded), also in prefill: a prompt then gives the
+        # Attends to the entries as stored (int8 rounds), in prefill too: a prompt then gives the
         # same values whether it is read at once or in parts.
         key, value = (dense(x, query.dtype) for x in layer_cache)
         scale = (c.query_scale_dim or c.head_dim) ** -0.5
@@ -196,7 +197,7 @@ class Attention(nnx.Module):
         return project_to_split(out, self.out, contract=2, stream=inputs.stream), layer_cache
 
     def _attend_causal(self, query, key, value, *, inputs: AttentionInputs, scale: float):
-        """Attention of new tokens to each other, by the backend `config.attention`."""
+        """Attention of new tokens to each other, by the backend that `config.attention` selects."""
         cap = self.config.attention_soft_cap
         if sharding.CONTEXT in inputs.stream:
             key, value = map(_gather_positions, (key, value))
@@ -220,9 +221,9 @@ class Attention(nnx.Module):
 
 
 def _gather_positions(x: jax.Array) -> jax.Array:
-    """Keys or values [B, K, T, H] of all positions, from the part of them that a device has."""
+    """All-gathers the keys or values [B, K, T, H] of all positions over 'context'."""
     gather = functools.partial(jax.lax.all_gather, axis_name=sharding.CONTEXT, axis=2, tiled=True)
-    # Beside an axis of the partitioner, a gather would also gather what that axis splits.
+    # With 'tensor' left automatic, a gather would also gather the dimension that it splits.
     return sharding.apply_per_shard(gather, [x], [('batch', 'kv_heads', None, None)])
 
 

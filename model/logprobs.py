@@ -13,9 +13,9 @@ from elenchus.model.transformer import Transformer
 
 
 def log_softmax_at(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log-probability of `tokens` and entropy of the distribution, both [...] float32.
+    """Returns log p(tokens) and the entropy of p = softmax(logits), both [...] float32.
 
-    logits [..., V], -inf for tokens that the distribution excludes; tokens [...].
+    logits [..., V] are -inf for tokens that the distribution excludes; tokens [...].
     """
     logits = logits.astype('float32')
     logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
@@ -37,12 +37,12 @@ def token_logprobs(
     transform: Callable[..., jax.Array],
     place: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """log p(tokens[t] | tokens[<t]) and the entropy of that distribution, both [B, T] float32.
+    """Returns log p(tokens[t] | tokens[<t]) and the entropy of that distribution, [B, T] float32.
 
-    hidden [B, T, D] and tokens [B, T] of the same sequence. The first token of a row has no
+    hidden [B, T, D] and tokens [B, T] are of the same sequence. The first token of a row has no
     prediction: its entries are 0. `transform` maps float32 logits to those of the sampled
-    distribution (temperature, truncation). With a `place`, a tree of arrays [B, T], it is called as
-    transform(logits [N, V], place [N]).
+    distribution (temperature, truncation). If `place`, a tree of arrays [B, T], is given, it is
+    called as transform(logits [N, V], place [N]).
 
     Logits exist for `config.logits_chunk` tokens of a device at a time and are recomputed in the
     backward pass, so memory grows with the chunk and not with B * T * V. Each device works on its
@@ -50,7 +50,8 @@ def token_logprobs(
     """
     # hidden[t - 1] predicts tokens[t].
     shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    # Gathered, and its gradient summed, in the dtype of activations, as all other matrices are.
+    # Cast first, so that the head is gathered and its gradient summed in the dtype of activations,
+    # as for all other matrices.
     head = model.head_matrix.astype(hidden.dtype)
     places, structure = jax.tree.flatten(() if place is None else (place,))
 
@@ -78,15 +79,16 @@ def token_logprobs(
 
 
 Score = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
-"""Function of (head [D, V], hidden [N, D], tokens [N]) with results [N]: one of each token.
+"""Function of (head [D, V], hidden [N, D], tokens [N]) with two results [N], one per token.
 
 `tokens` may be a tree of arrays [N]."""
 
 
 def score_in_chunks(score: Score, arrays, *, chunk: int) -> tuple[jax.Array, jax.Array]:
-    """Returns score(*arrays), computed for `chunk` tokens at a time; one chunk is kept, not redone.
+    """Returns score(*arrays), computed for `chunk` tokens at a time.
 
-    arrays: (head, hidden, tokens).
+    The backward pass recomputes each chunk, unless there is only one. arrays: (head, hidden,
+    tokens).
     """
     head, hidden, tokens = arrays
     num_tokens = len(hidden)
@@ -106,8 +108,8 @@ def score_in_chunks(score: Score, arrays, *, chunk: int) -> tuple[jax.Array, jax
 def _map_chunks(score: Score, arrays):
     """Scores of chunks, [C, N], of arrays (head, hidden [C, N, D], tokens [C, N]).
 
-    Automatic differentiation would add up the gradient of the head in the head's own dtype, whose
-    sum over many chunks loses digits in bfloat16, and would keep what a chunk computes.
+    It has its own derivative, because automatic differentiation would sum the gradient of the head
+    over chunks in the head's dtype, which loses digits in bfloat16, and keep what a chunk computes.
     """
     head, *chunks = arrays
     return jax.lax.map(lambda chunk: score(head, *chunk), chunks)

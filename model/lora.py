@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA): small trained weights on top of a frozen, shared base model.
 
-Adapters are a pytree of their own. `attach` lays them onto a base without copying an array, so the
-actor and the critic can be two adapters on one base. `split` separates them again: only the
-adapters are differentiated, have optimizer state and are saved. Source: arXiv 2106.09685.
+Adapters are a separate pytree. `attach` adds them to a base without copying any array, so the actor
+and the critic can be two adapters on one base. `split` separates them again: only the adapters are
+differentiated, have optimizer state and are saved. Source: arXiv 2106.09685.
 
 Example, with `config` as in the example of `model.transformer.Transformer`:
 
@@ -73,7 +73,7 @@ class Adaptation:
 class Adapters:
     """The two factors of every target.
 
-    They are float32 whatever the base's dtype, because updates are small beside the weights.
+    They are float32 whatever the dtype of the base, because updates are small next to the weights.
     """
 
     a: dict[str, nnx.Param]  # target -> [L, *in, r]
@@ -84,13 +84,13 @@ class Adapters:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HeadedAdapters(Adapters):
-    """Adapters with an output head of their own, which is trained with them."""
+    """Adapters and an output head, which are trained together."""
 
     head: nnx.Param  # [D, outputs]
 
 
 def check_targets(settings: LoraSettings, config: ModelConfig, *, name: str) -> None:
-    """Raises ValueError, with the name of the settings, for adapters on matrices of experts."""
+    """Raises ValueError, naming the settings, if a target is a matrix of experts."""
     refused = [t for t in settings.targets if t in ('gate', 'up', 'down')]
     if settings.rank and refused and config.num_experts:
         nearest = tuple(t for t in settings.targets if t not in refused) or ('query', 'value')
@@ -132,7 +132,7 @@ def init_adapters(config: ModelConfig, adaptation: Adaptation, key: jax.Array) -
 
 
 def attach(base: Transformer, adapters: Adapters) -> Transformer:
-    """Returns the base with adapters on it; it shares every array with the two arguments."""
+    """Returns the base with adapters; it shares all arrays with the arguments."""
     settings = adapters.adaptation.settings
 
     def low_rank(target: str, param: nnx.Param) -> LowRank:

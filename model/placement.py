@@ -1,9 +1,9 @@
-"""Placement: where the arrays of models, optimizers and batches lie, and programs pinned to it.
+"""Placement: fixes the sharding of models, optimizers and batches, and jits functions with it.
 
-A bare `jax.jit` lets XLA choose where its results lie. It replicates what depends on no data, such
-as new optimizer moments, and it names an equal sharding in another way, so that the next call
-compiles again and a donated buffer cannot be reused. Every array that outlives a program is
-therefore created (`Placement.init`), moved (`Placement.place`) and returned (`Placement.jit`) here.
+A bare `jax.jit` lets XLA choose the shardings of its results. XLA replicates results that depend on
+no data, such as new optimizer moments, and may return an equivalent sharding that compares unequal:
+the next call then compiles again and cannot reuse a donated buffer. So this module creates, moves
+and returns every array that outlives a program (`Placement.init`, `place` and `jit`).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from elenchus.model import sharding, weight_gather
 Axes = Any
 """Logical axes of plain arrays: a tree prefix of `P('batch', ...)`; None or P() is replicated.
 
-Axes that a spec does not name stay whole. Variables (`nnx.Param`) carry their own axes.
+Dimensions that a spec does not name are not split. Variables (`nnx.Param`) carry their own axes.
 """
 ROWS = P('batch')
 """Axes of arrays [B, ...] whose rows are split over the mesh, such as a Batch."""
@@ -54,22 +54,22 @@ class Placement:
         )
 
     def place(self, tree: Any, axes: Axes = None) -> Any:
-        """Moves a tree to its shardings; arrays that lie there already are shared, not copied.
+        """Moves a tree to its shardings; arrays that have them already are shared, not copied.
 
-        Every process has the whole of a host array and copies only the shards of its own devices.
-        Arrays of another mesh are resharded.
+        Every process must hold the whole of a host array; it copies only the shards of its own
+        devices. Arrays of another mesh are resharded.
         """
         return jax.tree.map(_put, tree, self.shardings(tree, axes))
 
     def init(self, function: Callable[..., Any], *args, axes: Axes = None) -> Any:
-        """Returns function(*args), computed where it belongs: no device has more than its shards.
+        """Returns function(*args) with its result sharded, so that no device ever holds all of it.
 
-        `axes` are those of plain arrays of the result.
+        `axes` are those of the plain arrays in the result.
         """
         return self.jit(function, out_axes=axes)(*args)
 
     def jit(self, function: Callable[..., Any], **options) -> 'PinnedFunction':
-        """Returns the function as programs on this placement; `options` as in `pinned_jit`."""
+        """Returns the function, jitted for this placement; `options` as in `pinned_jit`."""
         return PinnedFunction(function, placement=self, **options)
 
     @contextlib.contextmanager
@@ -86,17 +86,17 @@ class Placement:
 def current() -> Placement:
     """Returns the placement of the mesh in force; without one, of the first device alone."""
     abstract = jax.sharding.get_abstract_mesh()
-    is_abstract = _is_tracing() or jax.sharding.get_mesh().empty  # a machine that is not present
+    is_abstract = _is_tracing() or jax.sharding.get_mesh().empty  # or a machine not present
     if is_abstract and not abstract.empty:
         return Placement(abstract)
     return Placement(sharding.current_mesh())
 
 
 def pinned_jit(function: Callable[..., Any] | None = None, **options):
-    """Returns the function as compiled programs, each on the placement in force at its call.
+    """Like `jax.jit`, but fixes the shardings of inputs and results; also a decorator.
 
-    Works as `jax.jit`, also as a decorator, with shardings of inputs and results that do not
-    depend on the compiler. One shape of arguments is one program, whatever produced them.
+    Each call uses the placement in force. Arguments of equal shapes share one program, whatever
+    program produced them.
 
     Args:
       static_argnames: arguments that are compiled in; they must be hashable.
@@ -119,7 +119,11 @@ def _placement_of(arguments: Any) -> Placement:
 
 
 class PinnedFunction:
-    """A function as compiled programs with pinned inputs and results: one for each shape."""
+    """A jitted function with fixed shardings of inputs and results.
+
+    It has one program for each combination of placement, static arguments, and structure, shapes
+    and dtypes of the others.
+    """
 
     def __init__(
         self,
@@ -141,7 +145,7 @@ class PinnedFunction:
         functools.update_wrapper(self, function)
 
     def __call__(self, *args, **kwargs):
-        """Calls the program of these arguments; inside another program it is a part of that."""
+        """Calls the program for these arguments; inside a trace, calls the plain function."""
         if _is_tracing():
             return self._function(*args, **kwargs)
         placement = self._placement or _placement_of((args, kwargs))
@@ -152,8 +156,8 @@ class PinnedFunction:
     def prepare(self, *args, **kwargs) -> tuple[Callable[[], None], Any]:
         """Lowers the program of these arguments, which may be ShapeDtypeStructs.
 
-        Returns (a function that compiles it, which may run in another thread; the results as
-        ShapeDtypeStructs with shardings). Later calls run what was compiled and trace nothing.
+        Returns (a function that compiles it and may run in another thread, the results as
+        ShapeDtypeStructs with shardings). After the compilation, calls trace nothing.
         """
         placement = self._placement or _placement_of((args, kwargs))
         key, dynamic = self._program(placement, args, kwargs)
@@ -191,7 +195,7 @@ class PinnedFunction:
         for leaf, place in zip(leaves, jax.tree.leaves(shardings), strict=True):
             if not _lies_at(leaf, place):
                 raise ValueError(_misplaced(dynamic, shardings))
-        if jax.process_count() > 1:  # `jit` then takes only those host arrays that are replicated
+        if jax.process_count() > 1:  # `jit` then accepts host arrays only if they are replicated
             put = lambda x, place: _put(x, place) if isinstance(x, np.ndarray) else x  # noqa: E731
             dynamic = {
                 name: jax.tree.map(put, value, shardings[name]) for name, value in dynamic.items()
@@ -199,7 +203,7 @@ class PinnedFunction:
         return key, tuple(dynamic.values())
 
     def _build(self, placement: Placement, static: dict, dynamic: dict):
-        """Returns (jitted function of the dynamic arguments, their shardings, its results')."""
+        """Returns (jitted function of the dynamic arguments, their shardings, result shardings)."""
         names = tuple(dynamic)
         shardings = {
             name: placement.shardings(value, self._axes.get(name))
@@ -212,7 +216,7 @@ class PinnedFunction:
             bound = inspect.BoundArguments(self._signature, arguments)
             return self._function(*bound.args, **bound.kwargs)
 
-        del program.__wrapped__  # its signature is another one
+        del program.__wrapped__  # else `jit` would read the signature of the wrapped function
         with placement.in_force():
             # `jit` traces once: both of its uses below share the trace.
             results = jax.jit(program).eval_shape(*dynamic.values())
@@ -234,7 +238,7 @@ def _put(x: Any, place: NamedSharding) -> jax.Array:
 
 
 def _lies_at(x: Any, place: NamedSharding) -> bool:
-    """Returns False if an array would have to be moved; host and uncommitted arrays go anywhere."""
+    """Returns whether x has this sharding, or is a host or uncommitted array that `jit` moves."""
     here = getattr(x, 'sharding', None)
     if here is None or here == place:
         return True
@@ -242,7 +246,7 @@ def _lies_at(x: Any, place: NamedSharding) -> bool:
 
 
 def _misplaced(values: Any, shardings: Any) -> str:
-    """Names the first array that lies elsewhere than its sharding."""
+    """Returns an error message that names the first array with another sharding than its own."""
     pairs = jax.tree.map(
         lambda x, place: None if _lies_at(x, place) else (x, place), values, shardings
     )

@@ -1,8 +1,8 @@
-"""Matrix products of a layer, with the kinds of weights that they accept.
+"""Matrix products of a layer, for all kinds of weights.
 
 A weight is an array, a quantized array (`qwix.QArray`), a low-rank sum (`LowRank`) or a matrix
-stored transposed (`Transposed`). Only `project` knows the difference, so forward passes, decoding
-and scoring are the same code for all of them.
+stored transposed (`Transposed`). Only `project` distinguishes them, so forward passes, decoding and
+scoring use the same code for all.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import qwix
 from jax.sharding import PartitionSpec as P
 
 NUM_INPUT_DIMS = {'query': 1, 'key': 1, 'value': 1, 'out': 2, 'gate': 1, 'up': 1, 'down': 1}
-"""Matrices of a block -> number of leading dimensions that are contracted with the input."""
+"""Matrix of a block -> number of its leading dimensions that are contracted with the input."""
 
 
 @jax.tree_util.register_dataclass
@@ -41,9 +41,9 @@ class LowRank:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Transposed:
-    """A matrix stored as [*lead, out, in], which multiplies a few rows faster on a CPU.
+    """A matrix stored as [*lead, out, in], with which a CPU multiplies few rows faster.
 
-    Decoding has few rows: with this layout it is up to 1.6 times as fast (docs/log.md).
+    Decoding has few rows: it is up to 1.6 times as fast with this layout (docs/log.md).
     """
 
     array: jax.Array  # [*lead, out, in]
@@ -69,7 +69,7 @@ def array_axes(weight, axes: tuple[str | None, ...], num_lead: int):
             b=P(*axes[:num_lead], 'rank', *axes[split:]),
         )
     if isinstance(weight, Transposed):
-        # Of dimensions that are stored as one, the first is the major one, which can be split.
+        # Of the dimensions that are flattened into one, only the first (major) one can be split.
         size, num_in = 1, 0
         while size < weight.array.shape[-1]:
             size *= weight.shape[num_in]

@@ -1,7 +1,7 @@
-"""Ranges of numeric settings, declared once beside the field that has them.
+"""Valid ranges of numeric settings, declared once, in the type of the field.
 
-A field says its range in its type; `train/config/build.py` checks it with the field's full name
-before anything is written, and `checked` checks it wherever the dataclass is constructed:
+`train/config/build.py` checks a range, under the field's full name, before anything is written, and
+`checked` checks it whenever the dataclass is constructed:
 
     >>> import dataclasses
     >>> @dataclasses.dataclass(frozen=True)
@@ -14,8 +14,8 @@ before anything is written, and `checked` checks it wherever the dataclass is co
     Traceback (most recent call last):
     ValueError: beam.width=101 must be at most 100, or 0 for off; nearest: 100
 
-Ranges are closed, so that the nearest valid value exists. Upper ends are where a value cannot be
-meant, or where it would overflow the int32 or float32 of the computation that reads it.
+Ranges are closed, so that the nearest valid value exists. Above the upper end a value cannot be
+intended, or would overflow the int32 or float32 of the computation that reads it.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Range:
     least: float
     most: float
     off: float | None = None  # a value outside of the interval that turns the setting off
-    note: str = ''  # what a user who meets the error may want to know
+    note: str = ''  # advice at the end of the error message
 
     def check(self, name: str, value: float) -> None:
         """Raises ValueError, naming the field and the nearest valid value, if out of range."""
@@ -54,7 +54,7 @@ class Range:
         )
 
     def nearest(self, value: float) -> str:
-        """Returns the text of the valid value that is closest; that of NaN is the least."""
+        """Returns the nearest valid value as text; for NaN it is the least one."""
         if value > self.most:
             return show(self.most)
         if self.off is not None and value < (self.off + self.least) / 2:
@@ -129,7 +129,7 @@ def checked(section: str) -> Callable[[type[T]], type[T]]:
 
 @functools.cache
 def _ranged_fields(cls: type) -> dict[str, tuple[Range, tuple[type, ...]]]:
-    """Range of each field that has one, and what the field may be instead: None, a text."""
+    """Range of each field that has one, and the other types it may have, such as None or str."""
     hints = typing.get_type_hints(cls, include_extras=True)
     # `build` checks tuples in a tuple.
     flat = {name: hint for name, hint in hints.items() if not _is_nested(hint)}

@@ -1,9 +1,9 @@
 """Rematerialisation: what the forward pass of a layer keeps for the backward pass, and where.
 
-`ModelConfig.remat` is 'none' (all is kept), 'dots' (products of matrices) or 'full' (the input of
-each layer alone). Under 'full', arrays can be named that are kept all the same: on the device
-(`remat_saved`) or in the memory of the host (`remat_offloaded`), from where they come back while
-the backward pass computes.
+`ModelConfig.remat` is 'none' (everything is kept, except weights gathered on a mesh, which are
+gathered again), 'dots' (matrix products are kept) or 'full' (only the input of each layer is). With
+'full', further arrays can be named that are kept on the device (`remat_saved`) or in the memory of
+the host (`remat_offloaded`), from which they are copied back during the backward pass.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from elenchus.model import sharding, weight_gather
 from elenchus.model.config import ModelConfig, SavedArray
 
 HOST = 'pinned_host'
-"""JAX's name of the host memory that a device copies from by itself."""
+"""JAX's name of page-locked host memory, which a device accesses directly."""
 
 
 def mark(x: jax.Array, name: SavedArray) -> jax.Array:
-    """Returns x under the name by which a config keeps it; without one, nothing changes."""
+    """Names x for the checkpoint policy; has no effect unless the config keeps that name."""
     return checkpoint_name(x, name)
 
 

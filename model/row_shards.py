@@ -1,7 +1,7 @@
-"""Programs that run once in each shard of rows, such as those of the sampler.
+"""Runs a function once per shard of rows, such as the programs of the sampler.
 
-The partitioner cannot know that a slot reads only its own cache: it gathers what an index from the
-data could reach. Here each shard of rows has its own program, so locality needs no proof.
+The partitioner cannot prove that a slot reads only its own cache, so it gathers whatever an index
+from the data could reach. With one program per shard of rows (`jax.shard_map`) all reads are local.
 """
 
 import math

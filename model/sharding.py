@@ -1,4 +1,4 @@
-"""Device mesh and sharding rules: logical axis names of arrays -> axes of the mesh."""
+"""Device mesh, and the sharding rules that map logical axes of arrays to axes of the mesh."""
 
 import functools
 import math
@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 from elenchus.model import projection
 
 AXES = ('data', 'fsdp', 'tensor')
-"""Mesh axes: 'data' copies parameters, 'fsdp' splits them, 'tensor' splits heads, MLP and vocab."""
+"""Mesh axes: 'data' copies parameters, 'fsdp' shards them, 'tensor' shards heads, MLP and vocab."""
 CONTEXT = 'context'
-"""A fourth axis, of meshes of four sizes: it splits sequences, and parameters as 'fsdp' does."""
+"""Optional fourth mesh axis: it splits sequences, and shards parameters as 'fsdp' does."""
 
 RULES = {
     'batch': ('data', 'fsdp'),
@@ -27,13 +27,14 @@ RULES = {
     'heads': 'tensor',
     'kv_heads': 'tensor',
     'mlp': 'tensor',
-    # Every device has a share of all experts: tokens stay where they are, as no load is known.
+    # Tensor parallelism instead of expert parallelism: each device has a shard of every expert, so
+    # tokens are not exchanged and no device waits for another one's load.
     'experts': None,
     'rank': None,
     'layers': None,
     None: None,
 }
-"""Logical axis -> mesh axes that it is split over, of those a mesh has; None = not split."""
+"""Logical axis -> the mesh axes that split it; axes that a mesh lacks are ignored; None: none."""
 
 
 Rules = Mapping[str | None, Any]
@@ -43,22 +44,23 @@ Rules = Mapping[str | None, Any]
 def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Returns a mesh ('data', 'fsdp', 'tensor') over the devices, by default all of them.
 
-    A fourth size above 1 is that of the axis 'context'. One size may be -1: it takes all remaining
-    devices. Over several TPU slices `data` is split between them, so that only sums of gradients
+    A fourth size above 1 adds the axis 'context'. One size may be -1: it takes all remaining
+    devices. With several TPU slices, 'data' is split between them, so that only sums of gradients
     cross the network of the data centre, which is far slower than the links of a slice. Raises
-    ValueError if the shape does not cover the devices, or if `data` is no multiple of the slices.
+    ValueError if the shape does not cover the devices, or if the size of 'data' is no multiple of
+    the number of slices.
     """
     chips = jax.devices() if devices is None else list(devices)
     shape = _complete(tuple(shape), len(chips))
     shape, names = named_shape(shape)
-    axis_types = (AxisType.Auto,) * len(names)  # XLA propagates; so programs are plain `jax.jit`
+    axis_types = (AxisType.Auto,) * len(names)  # XLA propagates shardings inside plain `jax.jit`
     if num_slices(chips) == 1:
         return jax.make_mesh(shape, names, devices=chips, axis_types=axis_types)
     return jax.sharding.Mesh(lay_out_slices(shape, chips), names, axis_types=axis_types)
 
 
 def named_shape(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Returns (sizes, names) of the axes of a mesh of three sizes, or of four with a context."""
+    """Returns (sizes, names) of the mesh axes; a fourth size of 1, or none, means no 'context'."""
     data, fsdp, tensor, context = (*shape, 1)[:4]
     sizes = (data, fsdp, tensor)
     return (sizes, AXES) if context == 1 else ((*sizes, context), (*AXES, CONTEXT))
@@ -70,9 +72,10 @@ def context_size(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> int:
 
 
 def lay_out_slices(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
-    """Returns the devices of several TPU slices in the shape of a mesh, `data` over the slices.
+    """Returns the devices of several TPU slices as an array of the mesh's shape.
 
-    Each slice is laid out as a mesh of its own. Raises ValueError if `data` is no multiple of them.
+    'data' runs over the slices, each of which is laid out as a mesh of its own. Raises ValueError
+    if the size of 'data' is no multiple of the number of slices.
     """
     slices = num_slices(devices)
     if shape[0] % slices:
@@ -88,7 +91,7 @@ def lay_out_slices(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray
         )
     within = (shape[0] // slices, *shape[1:])
     between = (slices, *(1 for _ in shape[1:]))
-    # Split axes of the torus are slower, so they are taken only where no others fit.
+    # Splitting a physical axis of the torus is slower, so it is only the second choice.
     try:
         return mesh_utils.create_hybrid_device_mesh(within, between, devices)
     except NotImplementedError:
@@ -100,7 +103,7 @@ def lay_out_slices(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray
 def num_slices(devices: Sequence[Any]) -> int:
     """Returns the number of TPU slices that the devices belong to; 1 for other devices.
 
-    GPUs have a `slice_index` too, one a host, but no coordinates that repeat.
+    GPUs have a `slice_index` too, one per host, but no torus to lay out.
     """
     if devices[0].platform != 'tpu':
         return 1
@@ -126,7 +129,7 @@ def _complete(shape: tuple[int, ...], devices: int) -> tuple[int, ...]:
 
 def current_mesh() -> jax.sharding.Mesh:
     """Returns the mesh in force (`jax.set_mesh`); without one, a mesh of the first device alone."""
-    # Where a function is traced only the abstract mesh may be asked for; none is in force there.
+    # `get_mesh` fails while a function is traced, so the abstract mesh is asked first.
     if not jax.sharding.get_abstract_mesh().empty and not jax.sharding.get_mesh().empty:
         return jax.sharding.get_mesh()
     axis_types = (AxisType.Auto,) * len(AXES)
@@ -136,12 +139,12 @@ def current_mesh() -> jax.sharding.Mesh:
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     """Constrains x to the sharding of its logical `axes` on the current mesh.
 
-    A dimension that does not divide stays whole. Without a mesh, returns x.
+    A dimension that does not divide is not split. Without a mesh, returns x.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    # Inside of `map_rows` only the other axes are left to constrain.
+    # Inside `map_rows`, its manual axes cannot be constrained.
     rules = _restrict(set(mesh.axis_names) - set(mesh.manual_axes))
     spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False, rules=rules)
     return jax.lax.with_sharding_constraint(x, spec)
@@ -171,11 +174,12 @@ def map_rows(
     arrays: Sequence[jax.Array],
     axes: Sequence[Sequence[str | None]],
 ) -> Any:
-    """Calls function(*arrays) on each device with its own tokens; results [B, T] are of these.
+    """Calls function(*arrays) on each device with that device's tokens (`jax.shard_map`).
 
-    Without 'context', tokens are whole rows and results may be [B, ...]. `axes` are the logical
-    axes of each array. 'tensor' is left to the partitioner, so inside of the function arrays are
-    whole in the dimensions that it splits. Raises ValueError if tokens do not divide.
+    Tokens are split by rows and, with 'context', by positions; results are [B, T], or [B, ...]
+    without 'context'. `axes` are the logical axes of each array. 'tensor' stays automatic: inside
+    the function arrays have their full size in the dimensions that it splits. Raises ValueError if
+    the tokens do not divide over the devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if num_token_parts(mesh) == 1:
@@ -204,12 +208,13 @@ def apply_per_shard(
     """Calls function(*arrays) on each device with that device's shards of the arrays.
 
     For functions that the partitioner cannot split, such as kernels. `axes` are the logical axes of
-    each array. The result is sharded like the first array.
+    each array; a dimension that does not divide is not split. The result is sharded like the first
+    array.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(*arrays)
-    names = set(mesh.axis_names) - set(mesh.manual_axes)  # of those that are still to be split
+    names = set(mesh.axis_names) - set(mesh.manual_axes)  # those not already manual
     specs = tuple(
         _spec(x.shape, a, mesh_shape=mesh.shape, strict=False, rules=_restrict(names))
         for x, a in zip(arrays, axes, strict=True)
@@ -221,9 +226,10 @@ def apply_per_shard(
 
 
 def shardings(tree, mesh: jax.sharding.Mesh, *, rules: Rules | None = None, axes=None):
-    """NamedShardings of a tree: of nnx Variables by their `axes`, of plain arrays by `axes`.
+    """Returns the NamedSharding of every array of a tree.
 
-    `axes` is a tree prefix of PartitionSpecs of logical names; None replicates. Leaves of stacked
+    nnx Variables carry their logical axes as metadata. Those of plain arrays are in the argument
+    `axes`, a tree prefix of PartitionSpecs of logical names; None replicates. Leaves of stacked
     blocks have one dimension more than their axes: a leading 'layers'. Raises ValueError if a
     dimension does not divide over its mesh axes.
     """
@@ -258,7 +264,7 @@ def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
     name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
 
     def array_sharding(x, axes):
-        # A quantized weight also has scales: their smaller dimensions may stay whole.
+        # The scales of a quantized weight have smaller dimensions, which need not divide.
         strict = tuple(x.shape) == full_shape
         spec = _spec(x.shape, axes, mesh_shape=mesh.shape, rules=rules, strict=strict, name=name)
         return NamedSharding(mesh, spec)
@@ -279,7 +285,7 @@ def spec(shape: Sequence[int], axes: Sequence[str | None], *, mesh: jax.sharding
 
 
 def spec_over(name: str, shape: Sequence[int], axes: Sequence[str | None], *, mesh) -> P:
-    """PartitionSpec over one mesh axis alone; a dimension that does not divide stays whole."""
+    """PartitionSpec over mesh axis `name` alone; a dimension that does not divide is not split."""
     return _spec(shape, axes, mesh_shape=mesh.shape, strict=False, rules=_restrict({name}))
 
 
@@ -289,15 +295,15 @@ def mesh_names(mesh_axes: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _restrict(names: set[str]) -> Rules:
-    """RULES over only some of the mesh axes."""
+    """RULES restricted to some mesh axes."""
     return {axis: tuple(n for n in mesh_names(m) if n in names) for axis, m in RULES.items()}
 
 
 def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
-    """PartitionSpec of logical axes.
+    """PartitionSpec of an array of this shape with these logical axes.
 
-    A dimension that does not divide raises ValueError if `strict`, else it stays whole. So do
-    key/value heads that are fewer than the devices.
+    A dimension that does not divide raises ValueError if `strict`, else it is not split. Key/value
+    heads are never split if there are fewer heads than devices.
     """
     entries = []
     for size, axis in zip(shape, axes, strict=True):

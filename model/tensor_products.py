@@ -1,8 +1,8 @@
-"""Products with matrices that 'tensor' splits, of tokens that it splits between these products.
+"""Tensor-parallel matrix products whose tokens are split over 'tensor' before and after them.
 
-Left to the partitioner, the tokens of a product would be summed whole on every device and then
-sliced. Here each device gathers the tokens, multiplies its part of the matrix, and scatters
-the sum; the gradients of both are the other one. Source: arXiv 2205.05198, section 4.2.2.
+The partitioner would sum whole products on every device (all-reduce) and then slice them. Here each
+device all-gathers the tokens, multiplies with its shard of the matrix, and reduce-scatters the sum.
+The gradient of either collective is the other one. Source: arXiv 2205.05198, section 4.2.2.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where the tokens of a residual stream lie between the products of matrices."""
+"""Sharding of the tokens of the residual stream between matrix products (sequence parallelism)."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from elenchus.model import sharding
 def stream_axes(rows: int, length: int) -> tuple[str, ...]:
     """Mesh axes that split the positions of a residual stream [rows, length, D] between layers.
 
-    'context' splits whole layers by position. 'tensor' splits what stands between the products of
-    matrices: norms and sums are then computed once and not by each device of the axis, and what
-    follows a product is a reduce-scatter, with an all-gather before the next one, in the place of a
-    sum of the same bytes (arXiv 2205.05198). An axis that does not divide a length splits nothing.
+    'context' splits whole layers by position. 'tensor' splits only what is between matrix products:
+    norms and residual sums are then computed once, instead of on each device of the axis. A
+    reduce-scatter after a product and an all-gather before the next one replace an all-reduce of
+    the same bytes (arXiv 2205.05198). An axis that does not divide the length is not used.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.manual_axes or rows % sharding.num_row_parts(mesh):

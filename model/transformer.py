@@ -27,7 +27,7 @@ from elenchus.model.projection import project
 class Transformer(nnx.Module):
     """Decoder-only language model: Llama, Mistral, Mixtral, Qwen or Gemma, by fields of its config.
 
-    It is a plain pytree: `jax.jit`, `jax.grad` and `jax.tree.map` apply to it directly. The layers
+    The model is a pytree: `jax.jit`, `jax.grad` and `jax.tree.map` apply to it directly. The layers
     are stacked, so every leaf of `blocks` is [L, ...].
 
     Example:
@@ -94,22 +94,23 @@ class Transformer(nnx.Module):
         shared: SharedPrompt | None = None,
         embedded: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache | ExpertUse | None]:
-        """tokens and positions [B, T] -> (hidden [B, T, D], cache, or use of experts without one).
+        """Returns (hidden states [B, T, D], second) for tokens and positions [B, T].
 
-        Without `cache`, tokens attend to earlier tokens of their own segment.
-        With `cache`, tokens are written at their positions and attend to all cached positions up to
-        their own. Layers with a window see only the last positions of these.
+        `second` is the KV cache of a call with `cache` or `return_cache`. Of any other call it is
+        the use of experts [L, E], summed over all tokens but padding, or None without experts.
 
-        The use of experts [L, E] sums over tokens without padding; None of a model without them.
+        Without `cache`, tokens attend to earlier tokens of their own segment. With `cache`, their
+        keys and values are written at their positions, and they attend to all cached positions up
+        to their own. Layers with a window attend only to the last positions of these.
 
         Args:
           segments: [B, T], 0 on padding; None means that each row is one segment.
           cache: a cache to extend.
           return_cache: dtype of a new cache of length T to return, without `cache`. Positions
             must then start at 0. Tokens attend to its entries as stored.
-          shared: the layout of rows with a shared prompt, without a cache. Each sample then attends
-            to its prompt and to itself, and `segments` only marks padding.
-          embedded: [B, T, D], read in the place of the tokens' own embeddings (`embed`).
+          shared: the layout of rows whose samples share one prompt; not with a cache. Each sample
+            attends to the prompt and to itself, and `segments` only marks padding.
+          embedded: [B, T, D], replaces the embeddings of the tokens (`embed`).
         """
         is_plain = cache is None and return_cache is None
         stream = token_shards.stream_axes(*tokens.shape) if is_plain else ()
@@ -134,7 +135,7 @@ class Transformer(nnx.Module):
         return (token_shards.join_stream(x) if stream else x), beside
 
     def embed(self, tokens: jax.Array, *, stream: tuple[str, ...] = ()) -> jax.Array:
-        """tokens [B, T] -> embeddings [B, T, D] as they are stored; `stream` as in `look_up`."""
+        """Returns the stored embeddings [B, T, D] of tokens [B, T]; `stream` as in `look_up`."""
         return embedding.look_up(
             self.embedding[...], tokens, dtype=self.config.dtype, stream=stream
         )
@@ -145,15 +146,15 @@ class Transformer(nnx.Module):
         return self.head[...] if hasattr(self, 'head') else self.embedding[...].T
 
     def logits(self, hidden: jax.Array, head=None) -> jax.Array:
-        """hidden [..., D] -> float32 logits [..., V]; `head` replaces the model's own."""
+        """Returns float32 logits [..., V] of hidden [..., D]; `head` replaces `head_matrix`."""
         head = self.head_matrix if head is None else head
         logits = project(hidden, head, contract=1, dtype='float32')
         return einsum.soft_cap(logits, self.config.logits_soft_cap)
 
     def logits_of(self, hidden: jax.Array, tokens: jax.Array) -> jax.Array:
-        """hidden [..., D] -> float32 logits [..., N] of the N tokens alone.
+        """Returns float32 logits [..., N] of hidden [..., D] for N tokens of the vocabulary only.
 
-        All logits of a vocabulary would take thousands of times the memory.
+        The logits of the whole vocabulary would take thousands of times the memory.
         """
         columns = (
             self.head[...][:, tokens] if hasattr(self, 'head') else self.embedding[...][tokens].T
@@ -163,7 +164,7 @@ class Transformer(nnx.Module):
     def _causal_inputs(
         self, positions, segments, shared=None, *, stream=()
     ) -> dict[int, AttentionInputs]:
-        """Window -> inputs for new tokens among themselves."""
+        """Returns, by window, the attention inputs of new tokens that attend to each other."""
         options = {'shared': shared, 'stream': stream}
         if shared is not None:
             if sharding.CONTEXT in stream:
@@ -194,7 +195,7 @@ class Transformer(nnx.Module):
         }
 
     def _cached_inputs(self, positions, cache: KVCache) -> dict[int, AttentionInputs]:
-        """Window -> inputs for new tokens against a cache."""
+        """Returns, by window, the attention inputs of new tokens that attend to a cache."""
         tokens, by_window = positions.shape[1], {}
         lengths = dict(zip(self.config.layer_windows, cache.lengths, strict=True))
         for window, length in sorted(lengths.items()):
@@ -214,9 +215,9 @@ class Transformer(nnx.Module):
         return by_window
 
     def _masked_inputs(self, positions, mask, *, queries, keys) -> dict[int, AttentionInputs]:
-        """Window -> inputs with that window in the mask.
+        """Returns, by window, attention inputs whose mask also excludes keys outside the window.
 
-        queries [B or 1, T] and keys [S] are the indices that distances are measured between.
+        Distances are measured between the indices of queries [B or 1, T] and of keys [S].
         """
         distance = queries[:, :, None] - keys
         return {
@@ -253,22 +254,23 @@ class Transformer(nnx.Module):
         return x, jax.tree.map(lambda sums: sums.sum(axis=(1, 2)), use)
 
     def _scanned(self, by_window: dict[int, AttentionInputs]):
-        """What a scan over layers reads: each block with the index of its window's inputs."""
+        """Returns the arrays to scan over: each block, and the index of its window's inputs."""
         windows = list(by_window)
         return self.blocks, jnp.array([windows.index(w) for w in self.config.layer_windows])
 
     def _make_apply(self, positions, candidates: list[AttentionInputs], *, counted):
-        """Returns (block, x, index) -> (x, use of experts) for a layer of inputs candidates[index].
+        """Returns the function (block, x, index) -> (x, use of experts) that applies one layer.
 
-        The use is that of each row, [B, its parts on the mesh, E].
+        The layer attends with candidates[index]. The use of experts is not yet summed over rows:
+        [B, parts of a row on the mesh, E].
         """
 
         segments, stream = candidates[0].segments, candidates[0].stream
         candidates = [inputs._replace(segments=None) for inputs in candidates]
 
         def layer(block, arrays, segments):
-            # Selected inside the rematerialised function: the backward pass then selects again
-            # instead of keeping a mask [B, T, T] for every layer.
+            # The inputs are selected inside the rematerialised function, so that the backward pass
+            # selects again instead of keeping a mask [B, T, T] for every layer.
             x, positions, candidates, index, counted = arrays
             inputs = select_inputs(candidates, index)._replace(segments=segments)
             out = block(x, positions, inputs=inputs, layer_cache='model', counted=counted)
@@ -302,7 +304,7 @@ class Transformer(nnx.Module):
             inputs = select_inputs(candidates, index)
             return block(x, positions, inputs=inputs, layer_cache=dtype)[:2]
 
-        # No cache goes through the loop: each layer's is a slice of the result.
+        # The loop carries no cache: `scan` stacks the cache of each layer in its result.
         x, stacked = jax.lax.scan(read, x, self._scanned(by_window))
         layers = range(self.config.num_layers)
         return x, KVCache(tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in layers))
@@ -310,10 +312,10 @@ class Transformer(nnx.Module):
     def _forward_cached(
         self, x, positions, *, inputs: dict[int, AttentionInputs], layer_caches
     ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
-        """The forward pass with a cache; unrolled: a scan would copy the cache that it extends.
+        """The forward pass with a cache, over unrolled layers.
 
-        Layers of one window are one function of the program, which is traced once and called for
-        each of them; XLA compiles it in their places.
+        A scan would copy the cache at every step. Layers with the same window call one jitted
+        function, which is traced once; XLA inlines it at each call.
         """
         applies = {w: traced_once(of_window) for w, of_window in inputs.items()}
         updated = []

@@ -1,7 +1,7 @@
-"""A value head: one output column, which turns hidden states into values of tokens.
+"""A value head: a linear head with one output, which maps hidden states to values of tokens.
 
-A value model is a Transformer whose output head [D, V] is a head [D, 1]. So what trains, places,
-adapts and stores a Transformer does the same with a value model.
+A value model is a Transformer with a head [D, 1] in place of the output head [D, V], so it is
+trained, sharded, adapted and stored by the same code.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""Gathers weights that 'fsdp' splits for devices that compute with their own rows, and sums back.
+"""All-gathers weights that 'fsdp' shards, so that their gradients are reduce-scattered.
 
-Left to the partitioner, the gradient of a weight is summed whole on every device and then sliced,
-which moves twice as much as is needed. Here each device has a copy of its own, so the gradient of
-the copies is one reduce-scatter.
+The partitioner would sum the whole gradient of a weight on every device (all-reduce) and then slice
+it, which moves twice the bytes that are needed. Here each device gets an explicit copy of the
+weight, so the gradient of the copies is one reduce-scatter.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from elenchus.model import platforms, projection, sharding
 
 _rings: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar('rings', default=())
 LANES = 128
-"""Columns of a tile of a TPU's memory."""
+"""Columns of a memory tile of a TPU."""
 
 
 def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """Gathers what 'fsdp' splits, once for each device that has rows: x [D, V] -> [R, D, V'].
+    """Gathers x [D, V] over 'fsdp' into one copy per part of the tokens: [R, D, V'].
 
-    R is the number of parts of the tokens; copy r lies where part r does, so `sharding.map_rows`
-    reads it without communication. In the gradient the copies are summed and scattered in one step.
+    R is the number of parts; copy r is on the devices of part r, so `sharding.map_rows` reads it
+    without communication. The gradient of the copies is one reduce-scatter.
 
-    V' has zeros behind each device's columns where a TPU scatters only even numbers of tiles: it
-    sums a gradient of 128,256 columns whole, and scatters one of 129,024. `drop_padding` removes
-    them from a product.
+    V' may be above V: on a TPU, zeros are appended to each device's columns until XLA can scatter
+    them evenly, by whole tiles. It scatters a gradient of 129,024 columns, but sums one of 128,256
+    whole. `drop_padding` removes these columns from a product.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if sharding.num_token_parts(mesh) == 1:
@@ -43,9 +43,9 @@ def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
 
 
 def drop_padding(x: jax.Array, size: int, axis: str | None) -> jax.Array:
-    """Returns the `size` real columns of x [..., V'], a product with what `copy_to_rows` returned.
+    """Returns the `size` real columns of x [..., V'], a product with a result of `copy_to_rows`.
 
-    `axis` is the logical axis of the columns; each of its devices has zeros of its own.
+    `axis` is the logical axis of the columns; the shard of each of its devices ends with padding.
     """
     if x.shape[-1] == size:
         return x
@@ -62,7 +62,7 @@ def num_column_parts(axis: str | None, mesh: jax.sharding.AbstractMesh) -> int:
 
 
 def _even_columns(mesh: jax.sharding.AbstractMesh) -> int:
-    """The least number of columns that a TPU scatters evenly: a tile for each chip of a ring."""
+    """Columns that a TPU scatters evenly are multiples of this: a tile for each chip of a ring."""
     sizes = mesh.shape['fsdp'], sharding.context_size(mesh)
     if platforms.target_platform() != 'tpu' or max(sizes) == 1:
         return 1
@@ -78,15 +78,17 @@ def apply_to_rows(
     dtype: str,
     is_split: bool = False,
 ) -> jax.Array:
-    """Returns layer(weights, arrays, by_row), computed by each device on its own rows: [B, ...].
+    """Returns layer(weights, arrays, by_row) [B, ...]; each device computes it on its own rows.
+
+    If B does not divide over the mesh, the layer is left to the partitioner.
 
     Args:
-      layer: a function of weights and arrays; 'tensor' is left to the partitioner in it.
+      layer: a function of weights, arrays and `by_row`; inside it 'tensor' stays automatic.
       weights: a tree of Variables. Matrices are gathered in `dtype`, in which they multiply.
-      arrays: a tree; arrays [B, ...] are split by rows, those of [1, ...] and scalars are whole.
-        The first is [B, ...]. If B does not divide over the mesh, the partitioner decides.
-      by_row: an array [B, ...] or None that is split by rows alone.
-      is_split: arrays of two dimensions and more are [B or 1, T, ...], split over 'context' in T.
+      arrays: a tree whose first leaf is [B, ...]. Arrays [B, ...] are split by rows; arrays
+        [1, ...] and scalars are not split.
+      by_row: an array [B, ...] that is split by rows only, or None.
+      is_split: whether arrays [B or 1, T, ...] are also split over 'context' along T.
     """
     mesh = jax.sharding.get_abstract_mesh()
     leaves, structure = jax.tree.flatten(arrays)
@@ -98,7 +100,7 @@ def apply_to_rows(
         projection.cast_matrices(weights, dtype),
         places,
     )
-    is_array = [hasattr(x, 'ndim') for x in leaves]  # settings among them are numbers of Python
+    is_array = [hasattr(x, 'ndim') for x in leaves]  # Python numbers among them are static
     dynamic = [x for x, is_dynamic in zip(leaves, is_array, strict=True) if is_dynamic]
 
     def apply(copies, by_row, *dynamic):
@@ -137,7 +139,7 @@ def _token_spec(x: jax.Array, positions: tuple[str, ...]) -> P:
 def _copy(
     x: jax.Array, own_spec: P, mesh: jax.sharding.AbstractMesh, *, padding: int = 0
 ) -> jax.Array:
-    """A copy of x for each part of the rows, with `padding` zeros behind a device's columns."""
+    """A copy of x for each part of the tokens, with `padding` zero columns appended per device."""
     names, parts = [sharding.mesh_names(axes) for axes in own_spec], sharding.token_axes(mesh)
     others = [tuple(n for n in dim_names if n not in parts) for dim_names in names]
 
@@ -150,12 +152,12 @@ def _copy(
                 x = _gather_in_rings(x, dim, size=mesh.shape['fsdp'])
         return x
 
-    # All axes are manual: beside automatic ones, a gather would also gather what they split.
+    # All axes are manual: with automatic ones, a gather would also gather what those split.
     return jax.shard_map(gather, in_specs=own_spec, out_specs=P(parts, *others), check_vma=False)(x)
 
 
 def _gather_in_rings(x: jax.Array, dim: int, *, size: int) -> jax.Array:
-    """Gathers over 'fsdp', along one dimension of the torus after the other.
+    """All-gathers over 'fsdp', one dimension of the torus after the other.
 
     XLA for TPU has a reduce-scatter, the gradient of a gather, only for a ring. Over several
     dimensions at once it sums whole arrays instead.

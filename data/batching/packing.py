@@ -80,7 +80,7 @@ def pack(
 ) -> Batch:
     """Packs all examples, first-fit, into one Batch of [rows, length].
 
-    `rows=None` takes as many rows as first-fit needs. `decreasing` places longer examples first
+    `rows=None` opens as many rows as first-fit needs. `decreasing` places longer examples first
     (ties in their order in `examples`), which leaves less padding. Raises ValueError if an example
     is longer than `length`, or if the examples do not fit in `rows`.
     """
@@ -128,10 +128,10 @@ def fill(
 ) -> tuple[list[list[Keyed]], list[Keyed]]:
     """Fills `rows` rows from `carried`, then from `stream`; returns (items of each row, set aside).
 
-    An item that fits nowhere is set aside and the next one is tried, until `rows` items are aside
-    or the stream ends. The next call starts with the set-aside items: there is an empty row for
-    each of them, so no item waits for more than one batch, and nothing beyond them is read ahead
-    (the saved position of the data stays small).
+    An item that fits in no row is set aside and the next one is tried, until `rows` items are set
+    aside or the stream ends. The next call takes them first, as `carried`: there is an empty row
+    for each, so no item waits for more than one batch. No other item is read ahead, so the saved
+    position of the data stays small.
     """
     packed, set_aside = Rows(rows, length), []
     for item in itertools.chain(carried, stream):

@@ -1,7 +1,7 @@
-"""Counterfactual critiques: a derived value is replaced by a false one, to see if it is used.
+"""Counterfactual critiques: a derived value is replaced by a false one, to test if it is used.
 
-A refinement that states the false value has read the critique: question and attempt do not lead to
-it. One that states the true value either does not read critiques, or checks what they say.
+A refinement that states the false value must have read the critique, because question and attempt
+do not lead to it. A refinement that states the true value ignores critiques, or checks them.
 """
 
 import dataclasses
@@ -34,15 +34,15 @@ def falsify(
 ) -> Falsified | None:
     """Replaces the value that the explanation of the first wrong step derives by a false one.
 
-    What follows from the value in the critique is changed with it, and all else stays (the text is
-    written anew in its grammar's form). Returns None if the critique calls no step wrong or derives
-    no value there.
+    Whatever follows from the value in the critique changes with it; nothing else does, except that
+    the text is rewritten in its grammar's form. Returns None if the critique calls no step wrong or
+    derives no value there.
 
     Args:
         avoid: text with numbers that the false value must differ from, such as question and
-            attempt. The lab does not need it: there its quantity's line tells what is used.
-        question: on the lab, the question. A critique that misquotes its statement has no value to
-            be used: a good refinement resists it.
+            attempt. Not needed on the lab, where the quantity's line shows which value is used.
+        question: on the lab, the question. For a critique that misquotes it the result is None,
+            because a good refinement would not use its value.
     """
     parsed = grammar.parse(critique)
     step = grammars.first_error(parsed)
@@ -84,10 +84,10 @@ def without_explanation(critique: str, *, grammar: Grammar) -> str | None:
 def uses_value(
     refinement: str, falsified: Falsified, *, grammar: Grammar, question: str, attempt: str
 ) -> bool:
-    """Returns whether a refinement after the counterfactual critique takes over its false value.
+    """Returns whether a refinement after the counterfactual critique uses its false value.
 
-    On the lab the refinement's line about the same quantity ends with the value. In free text its
-    number occurs in the refinement, and in neither question nor attempt.
+    On the lab: the refinement's line about the same quantity ends with the value. In free text: the
+    value is a number of the refinement, and of neither question nor attempt.
     """
     if grammar is not grammars.LAB:
         value = answers.parse_number(falsified.value)
@@ -107,7 +107,7 @@ def uses_value(
 
 _STATEMENT = re.compile(r'(\w+) : (\w+) [-+] \w+')
 _LOOKED_UP = re.compile(r'(\w+) (\d) ; (?:(\w+) (\d) ; )?')
-"""Begin of an explanation, with or without a constant: `ada 3 ; gold 4 ; 3 - 4 = 9 ; ...`."""
+"""Start of an explanation, with or without a constant: `ada 3 ; gold 4 ; 3 - 4 = 9 ; ...`."""
 
 
 def _falsify_lab(
@@ -115,9 +115,9 @@ def _falsify_lab(
 ) -> tuple[str, str] | None:
     """Returns an explanation with another derived value, and that value; None if it has none.
 
-    The value is not the derived, the true or the attempt's, so that only a reader states it. A
-    constant in the explanation gets the value from which the false one follows. An explanation that
-    is not a derivation of its value has none.
+    The value differs from the derived one, the true one and the attempt's, so that only a reader of
+    the critique states it. A constant in the explanation gets the digit from which the false value
+    follows. An explanation that does not derive its value has none.
     """
     sentence = _STATEMENT.fullmatch(step.sentence)
     words = _LOOKED_UP.match(step.explanation)
@@ -173,7 +173,7 @@ def _false_number(true: str, rng: random.Random, *, avoid: str) -> str:
 
 
 def _replace_number(text: str, old: str, new: str) -> str:
-    """Replaces a number wherever it occurs, however it is written."""
+    """Replaces every occurrence of a number, in any spelling."""
     value = answers.parse_number(old)
     return answers.NUMBER_IN_TEXT.sub(
         lambda match: new if answers.parse_number(match[0]) == value else match[0], text

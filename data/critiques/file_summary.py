@@ -40,14 +40,14 @@ def compare_files(paths: Sequence[str], *, problem_paths: Sequence[str]) -> rich
 
 
 def _cell(text: str) -> str | rich.text.Text:
-    """Returns text of a file as a cell: neither rich's markup nor the terminal acts on it."""
+    """Returns untrusted text as a cell, without effect as rich's markup or on the terminal."""
     plain = printable(text)
     is_plain = '[' not in plain and rich.emoji.Emoji.replace(plain) == plain
     return plain if is_plain else rich.text.Text(plain)
 
 
 def reference_answers(paths: Sequence[str]) -> dict[str, str]:
-    """Reference answers by question, from files of problems; GSM8K's own are accepted."""
+    """Reference answers by question, from files of problems; those of GSM8K are accepted too."""
     return {
         _normalise(problem.question): problem.answer
         for path in paths

@@ -33,7 +33,7 @@ class Critique:
 
 
 class Reading(NamedTuple):
-    """A parsed critique and the character offsets at which its verdicts begin.
+    """A parsed critique and the character offsets at which its verdicts start.
 
     `step_offsets[i]` belongs to `critique.steps[i]`; an offset is None if the verdict is None.
     """
@@ -61,9 +61,9 @@ class Grammar:
     read_unix: Callable[[str], Reading]  # of a text whose lines end with \n
 
     def read(self, text: str) -> Reading:
-        """Parses a text with any line ends; the offsets are those in the text as it is.
+        """Parses a text with any line ends; offsets are into the unchanged text.
 
-        What a critic thinks before it writes is no verdict.
+        Verdicts inside the critic's thoughts do not count.
         """
         text = thoughts.masked(text)
         unix = _LINE_END.sub('\n', text)
@@ -85,7 +85,7 @@ def first_error(critique: Critique) -> int | None:
 
 
 def is_full_pass(critique: Critique, num_steps: int) -> bool:
-    """Returns True if every step of an attempt and its final answer have a verdict.
+    """Returns True if the critique has a verdict on every step and on the final answer.
 
     A critique of the other form stops at the first wrong step.
     """
@@ -101,7 +101,7 @@ def is_wrong_at(text: str, offset: int | None) -> bool:
 def token_positions(
     tokens: Sequence[int], offsets: Sequence[int | None], *, tokenizer: tokenizers.Tokenizer
 ) -> list[int | None]:
-    """Returns the index of the token at which each character of the decoded text begins.
+    """Returns, for each offset into the decoded text, the index of the token with that character.
 
     `offsets` are those of `Grammar.read` on that text; None stays None.
     """
@@ -122,11 +122,11 @@ def token_positions(
 
 
 _LINE_END = re.compile('\r\n|[\r\u0085\u2028\u2029]')
-"""Line ends other than that of Unix: Windows, old Macs, and what text processors paste."""
+"""Line ends other than that of Unix: of Windows, of old Macs, and Unicode line separators."""
 
 
 def _unix_offsets(text: str) -> list[int]:
-    """Returns the offset in a text of each character of the text with Unix line ends."""
+    """Returns, for each character of the text with Unix line ends, its offset in the original."""
     second = {match.start() + 1 for match in _LINE_END.finditer(text) if len(match[0]) == 2}
     return [i for i in range(len(text)) if i not in second]
 
@@ -141,7 +141,7 @@ class _Verdict(NamedTuple):
 _NO_VERDICT = _Verdict(None, None)
 _VALUES = {'correct': True, 'wrong': False, 'incorrect': False}
 _MARKS = ' \t*.\0\u00a0\u200b\u200e\u200f\u202f\u2060\ufeff'
-"""May stand around a verdict: bold marks, a full stop, and what no reader sees."""
+"""Characters allowed around a verdict: bold marks, a full stop, and invisible characters."""
 
 
 def _verdict(text: str, offset: int) -> _Verdict:
@@ -200,9 +200,9 @@ def _write_released(critique: Critique) -> str:
 def _labelled(text: str) -> list[dict[str, tuple[str, int]]]:
     """Returns the fields of each step and of the final answer: label -> (value, its offset).
 
-    Unlabelled text continues the field above it. A field that the current block already has starts
-    a new block, so a step without a sentence or a verdict is still a separate step. A sentence
-    directly above the final verdict belongs to it: 'Step sentence: The answer is 5.'
+    Unlabelled text continues the field above it. A sentence starts a new block, and so does a
+    verdict if the block has one already: a step that lacks either is still a separate step. A
+    sentence directly above the final verdict belongs to it: 'Step sentence: The answer is 5.'
     """
     labels = list(_LABEL.finditer(text))
     ends = [*(label.start() for label in labels), len(text)][1:]  # a field ends at the next label
@@ -234,7 +234,7 @@ def _read_released(text: str) -> Reading:
         verdict = _verdict(line, offset)
         sentence, why = (fields.get(label, ('',))[0] for label in (_SENTENCE, _WHY))
         quoted = sentence if final else ''
-        # An unreadable verdict is not lost: its text becomes part of the explanation.
+        # The text of an unreadable verdict is kept as part of the explanation.
         unreadable = line if verdict.correct is None else ''
         why = '\n'.join(part for part in (quoted, unreadable, below, why) if part)
         blocks.append(_Block(final, sentence, verdict, why))

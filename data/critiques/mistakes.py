@@ -1,20 +1,20 @@
-"""Inserts one mistake of a known kind at a line of a correct attempt, by rule.
+"""Inserts one mistake of a known kind into a line of a correct attempt, by rule.
 
 On the lab the kinds are those that `lab.task.judge` distinguishes:
 
-- operation: the other sign.
-- operand: another quantity or digit, or a wrong value looked up.
-- arithmetic: another result.
+- operation: plus instead of minus, or minus instead of plus.
+- operand: another quantity or digit, or a wrong value of the right quantity.
+- arithmetic: a wrong result.
 - skipped: the line is omitted; the next line, which depends on it, takes its place with an invented
   value.
 - target: the answer line states the value of another quantity.
-- fact: another digit for a constant that the question names.
+- fact: a wrong digit for a constant that the question names.
 
 In free text, whose steps no rule can check:
 
 - number: one number of the line is changed.
-- operands: the operands of a subtraction or division are exchanged, and the result follows.
-- dropped: the line is omitted; the next line, which uses a number that only this line reached,
+- operands: the operands of a subtraction or division are swapped, and the result is recomputed.
+- dropped: the line is omitted; the next line, which uses a number that only this line states,
   takes its place.
 """
 
@@ -37,7 +37,7 @@ OMISSION_KINDS = ('skipped', 'dropped')
 
 
 class NoMistakeError(ValueError):
-    """A solution has no number that could be changed, so no flawed attempt is made of it."""
+    """No mistake can be inserted into a solution."""
 
 
 def kinds(problem: Problem) -> tuple[str, ...]:
@@ -52,12 +52,12 @@ def kinds(problem: Problem) -> tuple[str, ...]:
 def insert(
     problem: Problem, lines: Sequence[str], at: int, *, kind: str, rng: random.Random
 ) -> list[str] | None:
-    """Returns `lines[:at]` and a mistaken line, from which an attempt can be continued.
+    """Returns `lines[:at]` followed by a wrong line, from which an attempt can be continued.
 
     `lines` are those of a correct attempt, `attempt.split('\\n')`; the last is the answer line. The
-    result has at + 1 lines, the last of which is wrong. If that is the answer line (kind 'target',
+    result has at + 1 lines, of which the last is wrong. If that line is the answer (kind 'target',
     or the last step skipped), the attempt is complete. Returns None if no mistake of the kind is
-    possible there. Raises ValueError on an unknown kind or a line index out of range.
+    possible at this line. Raises ValueError on an unknown kind or a line index out of range.
     """
     if kind not in kinds(problem):
         near = difflib.get_close_matches(kind, kinds(problem), n=1, cutoff=0.0)
@@ -77,9 +77,9 @@ def insert(
 def corrupt(problem: Problem, *, rng: random.Random, first_kind: str | None = None) -> str:
     """Returns a complete flawed attempt: the reference solution with one mistake.
 
-    On the lab the kind is random, or `first_kind` where it is possible, and the rest of the
-    attempt follows from the mistake by rule. Elsewhere one number is changed and the rest is
-    unchanged. Raises NoMistakeError if no mistake is possible.
+    `first_kind` is used if it is a kind of the problem and possible at any line. Otherwise the kind
+    is random on the lab, and 'number' elsewhere. On the lab the later lines are recomputed from the
+    mistake; elsewhere they are unchanged. Raises NoMistakeError if no mistake is possible.
     """
     lines = problem.solution.split('\n')
     on_lab = problem.source == 'lab'
@@ -114,9 +114,9 @@ class _Place(NamedTuple):
 def _lab_line(
     problem: Problem, lines: Sequence[str], at: int, *, kind: str, rng: random.Random
 ) -> str | None:
-    """Returns the mistaken line; None if the judge does not report this mistake at this line."""
+    """Returns the wrong line; None if the judge would not report this kind at this line."""
     last = len(lines) - 1
-    # 'target' is the only kind for the answer line; a skipped step needs a line that replaces it.
+    # 'target' is possible only at the answer line; a skipped step needs a later step or answer.
     if (at == last) != (kind == 'target') or (kind == 'skipped' and last < 2):
         return None
     statements, target = task.parse_question(problem.question)
@@ -132,7 +132,7 @@ def _lab_line(
 
 
 def _stated_values(question: str, lines: Sequence[str]) -> dict[str, int]:
-    """Returns the values that the question and some lines of an attempt state, by name."""
+    """Returns, by name, the values that the question and these lines of an attempt state."""
     statements, _ = task.parse_question(question)
     values = {s.name: s.digit for s in statements.values() if s.base is None}
     return values | {step.name: step.value for step in map(task.parse_step, lines) if step}
@@ -148,7 +148,7 @@ def _worked(step: task.Step, values: dict[str, int], rng: random.Random) -> task
 def _recompute(
     question: str, prefix: Sequence[str], rest: Sequence[str], *, rng: random.Random
 ) -> list[str]:
-    """Returns the rest of an attempt with the values that follow from its first lines."""
+    """Returns the rest of an attempt, recomputed from the values in `prefix`."""
     values, lines = _stated_values(question, prefix), []
     for line in rest[:-1]:
         step = _worked(task.parse_step(line), values, rng)
@@ -190,7 +190,7 @@ def _arithmetic(place: _Place, rng: random.Random) -> str:
 
 
 def _skipped(place: _Place, rng: random.Random) -> str | None:
-    """Returns the line after the omitted one; the judge checks that it depends on it."""
+    """Returns the line after the omitted one; `_lab_line` checks that it depends on that."""
     if place.following is None:
         return f'#### {rng.randrange(10)}'
     return _worked(place.following, place.values, rng).text()
@@ -218,7 +218,7 @@ _LAB: dict[str, Callable] = {
 def _text_line(
     problem: Problem, lines: Sequence[str], at: int, *, kind: str, rng: random.Random
 ) -> str | None:
-    """Returns the mistaken line; None if the line allows no mistake of the kind."""
+    """Returns the wrong line; None if the line allows no mistake of the kind."""
     return _TEXT[kind](problem, lines, at, rng=rng)
 
 
@@ -244,7 +244,7 @@ def value_of(number: str) -> fractions.Fraction:
 
 
 def evaluate(equation: re.Match, first: str, second: str) -> fractions.Fraction | None:
-    """Applies the equation's operation to two of its groups; None for a division by zero."""
+    """Applies the equation's operation to two of its named groups; None for a division by zero."""
     return operate(equation['sign'], value_of(equation[first]), value_of(equation[second]))
 
 
@@ -263,7 +263,10 @@ def holds(equation: re.Match) -> bool:
 def _change_number(
     problem: Problem, lines: Sequence[str], at: int, *, rng: random.Random
 ) -> str | None:
-    """Changes one number of the line, outside its numbering and not into another true equation."""
+    """Changes one number of the line, so that no equation around it is true.
+
+    A step number at the beginning of the line is not changed.
+    """
     line = lines[at]
     numbering = _NUMBERING.match(line)
     numbers = list(answers.NUMBER_IN_TEXT.finditer(line, numbering.end() if numbering else 0))
@@ -281,7 +284,7 @@ def _change_number(
 def _exchange_operands(
     problem: Problem, lines: Sequence[str], at: int, *, rng: random.Random
 ) -> str | None:
-    """Exchanges the operands of one equation and updates every later mention of its result."""
+    """Swaps the operands of one equation and updates its result in the rest of the line."""
     line = lines[at]
     equations = [e for e in EQUATION.finditer(line) if e['sign'] in '-/÷' and holds(e)]
     for equation in rng.sample(equations, len(equations)):
@@ -302,7 +305,7 @@ def _exchange_operands(
 def _drop_line(
     problem: Problem, lines: Sequence[str], at: int, *, rng: random.Random
 ) -> str | None:
-    """Returns the next line, if it is a step and uses a number that only this line states."""
+    """Returns the next line if it is a step and uses a number that first appears in this line."""
     if at + 2 >= len(lines):
         return None
     known = {value_of(n) for text in (problem.question, *lines[:at]) for n in answers.numbers(text)}

@@ -31,19 +31,19 @@ class ConstructedAttempt:
     problem: Problem
     attempt: str
     construction: str  # of CONSTRUCTIONS
-    location: int | None  # index of attempt.split('\n'): first resampled line (RG2), mistake (RG3)
+    location: int | None  # index of a line: the first resampled one (RG2), the mistake (RG3)
     kind: str | None  # of mistakes.kinds(problem), for RG3
 
 
 @dataclasses.dataclass(frozen=True)
 class NoCritique:
-    """Stands for a critique that an annotator does not write, with the data card's reason."""
+    """Replaces a critique that an annotator does not write, with the reason for the data card."""
 
     reason: str
 
 
 Annotator = Callable[[Sequence[ConstructedAttempt]], list[str | NoCritique | None]]
-"""Constructed attempts -> texts of their critiques; None for those it cannot annotate, or why."""
+"""Constructed attempts -> texts of their critiques; None or a reason where there is none."""
 
 
 def oracle(attempts: Sequence[ConstructedAttempt]) -> list[str | None]:

@@ -1,8 +1,8 @@
-"""Rows of step-labelled data as fields of critique records: ProcessBench, PRM800K and TRL.
+"""Converts rows of step-labelled data (ProcessBench, PRM800K, TRL) to fields of critique records.
 
-A label says whether a step is right, and no more. So the critique of such a row, in the released
-grammar, has no explanations; it stops at the first wrong step. What a row does not say stays
-unknown. docs/tools.md has a table of what becomes of each field.
+A label says only whether a step is right. So the critique made from a row, in the released grammar,
+has no explanations and stops at the first wrong step. What a row does not say stays unknown.
+docs/tools.md has a table of the fields.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ Fields = dict[str, Any]
 
 
 class RowForm(NamedTuple):
-    """A form of rows: its name, the fields that it needs, and their conversion."""
+    """A format of rows: its name, the fields that it needs, and their conversion."""
 
     name: str
     needed: tuple[str, ...]
@@ -49,11 +49,11 @@ def of_processbench(row: Mapping[str, Any]) -> Fields:
 def of_prm800k(row: Mapping[str, Any]) -> Fields:
     """Converts a row of PRM800K (arXiv 2305.20050): the steps that labellers chose or rated -1.
 
-    A neutral step (0) counts as right, as in its paper. A step whose chosen completion has no
-    rating has no verdict. Of a solution that was generated as a whole (phase 2) the response is
-    that, though labels end at the first error; else it is the labelled steps. The answer is known
-    to be right where labelling ended with 'solution'; where a step is wrong the final verdict is
-    "wrong", as the oracle's.
+    A neutral rating (0) counts as right, as in the paper. A step whose chosen completion has no
+    rating has no verdict. The response is the solution that was generated as a whole (phase 2),
+    although labels end at its first error; without one, it is the labelled steps. The answer is
+    known to be right if labelling ended with 'solution' and no step is wrong. If a step is wrong,
+    the final verdict is "wrong", as that of the oracle.
     """
     question, label = _section(row, 'question'), _section(row, 'label')
     texts, verdicts = [], []
@@ -79,9 +79,9 @@ def of_prm800k(row: Mapping[str, Any]) -> Fields:
 
 
 def of_trl(row: Mapping[str, Any]) -> Fields:
-    """Converts a row for TRL's process reward models: `labels[i]` tells if completion i is right.
+    """Converts a row for TRL's process reward models: `labels[i]` says if completion i is right.
 
-    The final verdict is "correct" if all steps are; whether the answer truly is, is unknown.
+    The final verdict is "correct" if all steps are. Whether the answer is right stays unknown.
     """
     steps, labels = _texts(row, 'completions'), _list(row, 'labels')
     if len(labels) != len(steps):
@@ -139,8 +139,8 @@ def _fields(
 def _chosen(step: Any, place: str) -> tuple[str, bool | None]:
     """Returns the text of a step of PRM800K and its verdict.
 
-    That is the chosen completion, or the labeller's own, which is right; or, where all were wrong,
-    the first.
+    The step is the chosen completion, else the labeller's own, which is right, else the first:
+    then none was right.
     """
     if not isinstance(step, Mapping) or not isinstance(step.get('completions'), list):
         raise ValueError(f'{place} has no list of completions')

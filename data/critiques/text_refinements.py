@@ -1,8 +1,8 @@
-"""Refinements in free text that can only be read off their critique.
+"""Refinements in free text that depend on their critique.
 
-The critique of a flawed attempt says which number a step should have. In some examples it is a
-false one; the refinement takes it over and computes on from it. See data/lab/conversations.py for
-the lab.
+The critique of a flawed attempt states which number a step should have. In some examples that
+number is false, and the refinement uses it and computes on from it, so it cannot be written without
+reading the critique. See data/lab/conversations.py for the lab.
 """
 
 import fractions
@@ -16,7 +16,7 @@ from elenchus.data.critiques.grammars import Critique, StepVerdict
 from elenchus.data.grading import answers
 from elenchus.data.records import Problem
 
-FALSE_SHARE = 0.5  # of critiques: they state a false number, if an answer follows from it
+FALSE_SHARE = 0.5  # share of critiques with a false number, if an answer follows from it
 _NUMBER = re.compile(rf'(?<![\d.,]){answers.NUMBER_IN_TEXT.pattern}')
 
 

@@ -1,8 +1,8 @@
-"""The one place where files are written: whole or not at all, on local disks and in buckets.
+"""Writes files atomically, on local disks and in buckets; all files are written here.
 
-A file is written beside its final name, flushed to the disk and renamed, so that neither a killed
-process nor a power cut leaves half of one. Paths may be on this machine or, as gs://..., in a
-bucket. Every failure is an OSError that names the path.
+A local file is written under a temporary name beside the final one, flushed to the disk and
+renamed, so that neither a killed process nor a power cut leaves a partial file. Paths may be local
+or, as gs://..., in a bucket. Every failure is an OSError that names the path.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from etils.epath import backend
 from elenchus.data.files.failures import named_errors
 
 UNFINISHED = '.writing'
-"""End of the names of files and folders that are not whole yet; see `delete_unfinished`."""
+"""Suffix of files and folders that are still being written; see `delete_unfinished`."""
 
 NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES}
-"""errno values of file systems that cannot flush a file or, mostly, a folder."""
+"""errno values of file systems that do not support fsync, mostly of folders."""
 
 NO_LINKS = {
     *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP),
@@ -47,8 +47,8 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     path = epath.Path(path)
     if is_remote(path):  # object stores publish an object only when it is complete
         with named_errors(path), _counted():
-            # In one call: a file that is open for writing is completed by its destructor too,
-            # also after an error, and then replaces what has been written meanwhile.
+            # Not with `open`: its destructor completes the file, even after an error, and it would
+            # then replace what another process has written in the meantime.
             backend.fsspec_backend.fs(path).pipe_file(os.fspath(path), content)
         return
     with replaced(path) as temporary, open(temporary, 'wb', buffering=0) as file:
@@ -57,10 +57,10 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a local path to write to; after the body, what is there is the file at `path`.
+    """Yields a local path to write to, and moves that file to `path` after the body.
 
-    For libraries that write files themselves. If the body raises, the file at `path` stays as it
-    is. Only for a process that may write.
+    For libraries that write files themselves. If the body raises, the file at `path` is unchanged.
+    Call it only in a process that may write.
     """
     path = epath.Path(path)
     if is_remote(path):
@@ -90,7 +90,7 @@ _writes_changed = threading.Condition()
 
 @contextlib.contextmanager
 def _counted() -> Iterator[None]:
-    """Counts a file that is being written in the body, for `wait_for_writes`."""
+    """Counts the body as one write in progress, for `wait_for_writes`."""
     with _writes_changed:
         _writes[0] += 1
     try:
@@ -102,15 +102,15 @@ def _counted() -> Iterator[None]:
 
 
 def wait_for_writes(seconds: float) -> bool:
-    """Waits until no thread writes a file, at most so long; returns whether none does."""
+    """Waits at most `seconds` until no thread writes a file; returns whether none does."""
     with _writes_changed:
         return _writes_changed.wait_for(lambda: not _writes[0], seconds)
 
 
 def append(path: str | os.PathLike, line: bytes) -> None:
-    """Appends a line to a local file, whole or not at all; an incomplete last line is cut off.
+    """Appends a line to a local file, whole or not at all; removes an incomplete last line first.
 
-    Without a flush to the disk: call `sync` before something is written that relies on the line.
+    It does not flush: call `sync` before writing anything that relies on the line.
     """
     with named_errors(path), open(path, 'a+b', buffering=0) as file:
         size = _whole_lines(file)
@@ -123,7 +123,7 @@ def append(path: str | os.PathLike, line: bytes) -> None:
 
 
 def _whole_lines(file) -> int:
-    """Returns the size of a file without an incomplete last line, of a killed process."""
+    """Returns the size of a file without the incomplete last line that a killed process left."""
     size = file.seek(0, os.SEEK_END)
     if not size:
         return 0
@@ -135,9 +135,9 @@ def _whole_lines(file) -> int:
 
 
 def store(file, content: bytes) -> None:
-    """Writes all bytes to an unbuffered file; every byte that we write ourselves passes here.
+    """Writes all bytes to an unbuffered file.
 
-    The system may take fewer bytes than it is passed, as on a disk that becomes full.
+    One `write` may take fewer bytes than it is given, for example on a disk that becomes full.
     """
     view = memoryview(content)
     while view:
@@ -145,7 +145,7 @@ def store(file, content: bytes) -> None:
 
 
 def sync(path: str | os.PathLike) -> None:
-    """Waits until a local file, or the names in a folder, would survive a power cut."""
+    """Flushes a local file, or the entries of a folder, to the disk, to survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -161,10 +161,11 @@ def link_tree(
 ) -> None:
     """Hard-links the files of a folder into a new folder, all or none.
 
-    Where the file system has no hard links, or a file has too many, the files are copied. Files
-    named `ignore` are left out. Does nothing if the folder exists. A bucket has neither links nor
-    renames: there what is missing is copied, files of the folder itself last, so that those which
-    say that it is whole (summary.json, model_config.json) come after what they describe.
+    Files are copied where the file system has no hard links, or a file has too many. Files named
+    `ignore` are left out. Does nothing if the local folder exists.
+
+    A bucket has neither links nor renames, so there the missing files are copied one by one: the
+    deepest first, and the files that mark a folder as complete (MARKS) last at each depth.
     """
     if is_remote(source) or is_remote(folder):
         _copy_objects(absolute(source), absolute(folder), ignore=ignore)
@@ -189,7 +190,7 @@ def link_tree(
 
 
 MARKS = ('model_config.json', 'summary.json')
-"""Files that are written last, because they say that what is beside and below them is whole."""
+"""Files that mark a folder as complete, and are therefore written last."""
 
 
 def _copy_objects(source: epath.Path, folder: epath.Path, *, ignore: str | None) -> None:
@@ -207,7 +208,7 @@ def _copy_objects(source: epath.Path, folder: epath.Path, *, ignore: str | None)
 
 
 def files_below(folder: epath.Path) -> list[str]:
-    """Returns the paths of all files below a folder, relative to it; none without the folder."""
+    """Returns the paths of all files below a folder, relative to it; [] if it does not exist."""
     files = backend.fsspec_backend.fs(folder)
     root = files._strip_protocol(os.fspath(folder)).rstrip('/') + '/'
     found = files.find(root)
@@ -236,7 +237,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def delete_tree(folder: str | os.PathLike) -> None:
-    """Deletes a folder, of which no half is ever seen under its name; does nothing without it."""
+    """Deletes a folder if it exists; renames a local one first, so that no part of it is seen."""
     folder = epath.Path(folder)
     if not folder.exists():
         return
@@ -248,9 +249,10 @@ def delete_tree(folder: str | os.PathLike) -> None:
 def delete_unfinished(
     folder: str | os.PathLike, *, endings: tuple[str, ...] = (), other: str = ''
 ) -> None:
-    """Deletes files and folders below a local folder that a killed process has not finished.
+    """Deletes the unfinished files and folders that a killed process left below a local folder.
 
-    Folders below it with a file named `other` stay: another process may be writing there.
+    `endings` are further suffixes of folders to delete. Subfolders with a file named `other` are
+    kept: another process may be writing there.
     """
     endings += (UNFINISHED,)
     for path, folders, files in os.walk(folder):
@@ -268,8 +270,8 @@ def delete_unfinished(
 def check_exists(path: str | os.PathLike) -> None:
     """Raises FileNotFoundError if a run's work directory has disappeared.
 
-    Called before writes into it: `write_bytes` would recreate it, without its earlier files. Also
-    raises what `watch_ownership` has registered.
+    It is called before every write into the directory, because `write_bytes` would recreate it
+    without its earlier files. First calls the checks of `watch_ownership`, which may raise.
     """
     for check in _ownership:
         check()
@@ -282,7 +284,7 @@ _ownership: list[Callable[[], None]] = []
 
 @contextlib.contextmanager
 def watch_ownership(check: Callable[[], None]) -> Iterator[None]:
-    """Calls `check` before every write into the work directory; it raises if another run has it."""
+    """Makes `check_exists` call `check` too, which raises if another run owns the directory."""
     _ownership.append(check)
     try:
         yield

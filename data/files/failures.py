@@ -1,4 +1,4 @@
-"""Failures from outside the program: which there are, and one form of them, OSError with a path.
+"""Turns failures from outside the program (system, network, bucket) into OSErrors with a path.
 
 Libraries report a failed system call in their own ways: TensorStore and array_record as text in a
 ValueError or RuntimeError, clients of buckets as exceptions of their own.
@@ -17,14 +17,14 @@ _NAMES = (
     'ECONNABORTED',
 )
 OUTSIDE = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
-"""errno values of a system or network that fails, which is no fault of the program."""
+"""errno values of failures of the system or network, which are no bugs of the program."""
 
 NETWORK = {
     *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
     errno.EPIPE,
 }
-"""Those of a connection."""
+"""The errno values of a failed connection."""
 
 REMEDIES = {
     **dict.fromkeys(
@@ -62,7 +62,7 @@ class named_errors:  # noqa: N801 (used as a function)
         """Does nothing."""
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
-        """Raises the OSError of a failure from outside; any other exception goes on."""
+        """Raises an OSError for a failure from outside; any other exception propagates."""
         if isinstance(error, OSError):
             if error.errno is None:  # of a client of buckets
                 number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO

@@ -1,9 +1,9 @@
-"""Files in Google Cloud Storage: gcsfs with fresh answers, time limits and errors of one kind.
+"""Files in Google Cloud Storage: gcsfs without cached listings, with time limits and OSErrors.
 
-gcsfs remembers every listing for ever, but TensorStore and other hosts write beside it; it waits
-for ever for a server that has stopped answering; and it raises what its own client raises, in some
-questions nothing at all ("no such folder" in the place of "no answer"). `fsspec` uses this class
-for gs:// (see `elenchus/data/files/__init__.py`), and so does `epath`.
+gcsfs caches listings for ever, although TensorStore and other hosts write to the bucket too. It
+waits for ever for a server that has stopped answering. It raises its client's own exceptions, or in
+some methods none ("no such folder" instead of "no answer"). `fsspec` uses this class for gs:// (see
+`elenchus/data/files/__init__.py`), and so does `epath`.
 """
 
 import base64
@@ -22,7 +22,7 @@ from gcsfs.core import UnclosableBytesIO, aiohttp
 from elenchus.data.files import failures
 
 CONNECT_S, ANSWER_S = 30.0, 60.0
-"""Seconds without a connection, and without a byte of an answer, until a request is repeated."""
+"""Seconds without a connection, and without any byte of an answer, until a request is retried."""
 LARGE_BODY, ONE_REQUEST = 1 << 20, 50 << 20
 
 if 'GCSFS_DEBUG' not in os.environ:
@@ -39,7 +39,7 @@ class BucketFiles(gcsfs.GCSFileSystem):
         super().__init__(*args, **(ours | options))
 
     async def _call(self, method: str, path: str, *args: str, **options) -> Any:
-        """Sends a request of any kind, with repetitions; overrides that of gcsfs."""
+        """Sends a request of any kind, with retries; overrides the method of gcsfs."""
         data = options.get('data')
         if isinstance(data, bytes | memoryview) and len(data) > LARGE_BODY:
             options['data'] = UnclosableBytesIO(data)  # in pieces, between which others have turns
@@ -71,14 +71,14 @@ class BucketFiles(gcsfs.GCSFileSystem):
             raise OSError(errno.EIO, 'the bucket has stored other bytes', f'gs://{bucket}/{name}')
 
     async def _isdir(self, path: str) -> bool:
-        """Returns whether there is a folder; that of gcsfs says no if there was no answer."""
+        """Returns whether there is a folder; gcsfs would return False if there was no answer."""
         try:
             return (await self._info(path))['type'] == 'directory'
         except FileNotFoundError:
             return False
 
     async def _isfile(self, path: str) -> bool:
-        """Returns whether there is an object; that of fsspec says no if there was no answer."""
+        """Returns whether there is an object; fsspec would return False if there was no answer."""
         try:
             return (await self._info(path))['type'] == 'file'
         except FileNotFoundError:
@@ -89,7 +89,7 @@ _OBJECT = re.compile(r'/?b/(?P<bucket>[^/?]+)/o(?:/(?P<name>[^/?]+))?')
 
 
 def _place(path: str, args: tuple[str, ...], name: str = '') -> str | None:
-    """Returns gs://BUCKET/NAME of a request, the address of any other; None: not known."""
+    """Returns gs://BUCKET/NAME of a request, or another request's address; None if unknown."""
     if args and path.startswith('b/{}'):
         return 'gs://' + '/'.join(args)
     if match := _OBJECT.search(path):
@@ -101,7 +101,7 @@ def _place(path: str, args: tuple[str, ...], name: str = '') -> str | None:
 
 
 class _AsOSErrors:
-    """Context manager that raises an OSError for what a request raises after its repetitions."""
+    """Context manager that turns the exception of a request, after its retries, into an OSError."""
 
     def __init__(self, place: str | None):
         self._place = place

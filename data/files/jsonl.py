@@ -1,4 +1,4 @@
-"""Reads objects from JSONL files and JSON arrays, with the place of each for error messages."""
+"""Reads objects from JSONL files and JSON arrays, each with its place for error messages."""
 
 import decimal
 import difflib
@@ -24,11 +24,10 @@ class PlacedObject(NamedTuple):
 
 
 def read_objects(path: str | os.PathLike) -> list[PlacedObject]:
-    """Returns the objects of a JSON array or a JSONL file, which may have none.
+    """Returns the objects of a JSON array or a JSONL file; there may be none.
 
-    The first character tells the two forms apart. Raises ValueError, which names the file and the
-    place, if the file does not exist or contains anything else, and for what `parse_record`
-    refuses.
+    The first character distinguishes the two formats. Raises ValueError that names the file and
+    the place if the file does not exist or contains anything else, and as `parse_record` does.
     """
     path = epath.Path(path)
     check_file(path)
@@ -64,9 +63,9 @@ def parse_object(text: str) -> dict:
 def parse_record(text: str) -> dict:
     """Parses one object of somebody's data, more strictly than `parse_object`.
 
-    Raises ValueError also for what JSON does not define (NaN and infinities), for a number beyond
-    float64, for a field that occurs twice, of which one value would be lost, and for half a
-    surrogate pair, which no tokenizer can encode.
+    Also raises ValueError for values that JSON does not define (NaN and infinities), for a number
+    beyond float64, for a repeated field, of which one value would be lost, and for half a surrogate
+    pair, which no tokenizer can encode.
     """
     return check_record(_parse(text, **_STRICT))
 
@@ -86,7 +85,7 @@ def check_record(value: Any) -> dict:
 
 
 class _NotJson(NamedTuple):
-    """What Python's parser reads as a number and JSON does not define, such as NaN."""
+    """A constant such as NaN that Python's parser accepts although JSON does not define it."""
 
     name: str
 
@@ -98,7 +97,7 @@ class _Repeated(dict):
 
 
 def _faults(value: Any) -> Iterator[str]:
-    """Yields what is wrong within a value, in the order of its parts."""
+    """Yields descriptions of the invalid parts of a value, in order."""
     if isinstance(value, _NotJson):
         yield f'{value.name}, which is no JSON: write a number, a text or null'
     elif isinstance(value, float) and not math.isfinite(value):
@@ -126,7 +125,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _exact_number(text: str) -> float | decimal.Decimal:
-    """Returns a float, or a Decimal of a number that a float would change, such as 1e-400."""
+    """Returns a float, or a Decimal if a float would change the number, as for 1e-400."""
     value = float(text)
     is_exact = not math.isfinite(value) or decimal.Decimal(repr(value)) == decimal.Decimal(text)
     return value if is_exact else decimal.Decimal(text)
@@ -176,8 +175,8 @@ def _array_objects(path: epath.Path, text: str) -> Iterator[PlacedObject]:
 
 
 def _line_objects(path: epath.Path, text: str) -> Iterator[PlacedObject]:
-    # Not splitlines(): it also breaks at characters that are legal inside JSON strings. A mark may
-    # begin any line where files were joined.
+    # Not splitlines(): it also breaks at characters that are legal inside JSON strings. Where files
+    # were joined, any line may begin with a byte order mark.
     for number, line in enumerate(text_files.LINE_ENDS.split(text), start=1):
         line = line.removeprefix('\ufeff')
         if line.strip():

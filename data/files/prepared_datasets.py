@@ -1,9 +1,9 @@
-"""Reads the folders of prepared TFDS datasets; what a folder says is data and is never imported.
+"""Reads folders of prepared TFDS datasets without importing anything that a folder names.
 
 TFDS itself (`tfds.builder_from_directory`) imports the modules that a folder's features.json names,
-so a stranger's folder would run code. Here the types of the fields come from our own dataclass, and
-the files of the folder are only compared with it. The rows are protocol buffers (tf.train.Example)
-in array_record files.
+so an untrusted folder would run code. Here the types of the fields come from our own dataclass, and
+the folder's metadata is only compared with it. Rows are protocol buffers (tf.train.Example) in
+array_record files.
 """
 
 import bisect
@@ -36,7 +36,7 @@ FEATURE_CLASSES = frozenset(
         'text_feature.Text',
     )
 )
-"""The classes that a record's features.json may name; whole names, because no prefix is safe."""
+"""Classes that features.json may name; full names, because no prefix is safe."""
 MAX_METADATA_BYTES = 4 << 20
 REMEDY = 'prepare the dataset again, or use a JSONL file'
 _SHARD = re.compile(r'(?P<stem>.+\.array_record)-(?P<number>\d{5})-of-(?P<total>\d{5})')
@@ -44,9 +44,9 @@ _INT32 = 2**31
 
 
 def find_dataset(folder: str | os.PathLike) -> pathlib.Path:
-    """Returns the folder of the one dataset in or below a folder.
+    """Returns the folder of the only dataset in or below a local folder.
 
-    Raises ValueError if there is no dataset, or more than one.
+    Raises ValueError for a bucket, or if there is not exactly one dataset.
     """
     if atomic.is_remote(folder):
         raise ValueError(
@@ -68,12 +68,12 @@ def read_records(
     """Opens a split of a dataset for random access to its records.
 
     Args:
-        record: dataclass of the records, whose fields are of the types that tfds_records stores.
-        build: makes a record of its fields and raises ValueError that names a faulty one; default:
-            the dataclass.
+        record: dataclass of the records; its fields have types that tfds_records stores.
+        build: makes a record from its fields, and raises ValueError that names an invalid one;
+            default: the dataclass.
 
-    Raises ValueError, which names the file, if the folder has anything but such records: other
-    features, missing or shortened files, or links to files outside of it.
+    Raises ValueError that names the file if the folder has other features, missing or damaged
+    files, or links to files outside it.
     """
     folder = pathlib.Path(folder)
     _check_features(folder, typing.get_type_hints(record))
@@ -115,7 +115,7 @@ class Records(Sequence, Generic[R]):
 class _Shard:
     """One array_record file. Raises ValueError if it is damaged or has another number of records.
 
-    The count is compared at once, because a length that is only claimed sizes lists.
+    The number is checked on opening: callers allocate by it, and the metadata is not trusted.
     """
 
     def __init__(self, path: pathlib.Path, num_records: int):
@@ -152,7 +152,7 @@ def _named_damage(path: pathlib.Path) -> Iterator[None]:
 
 
 def read_metadata(path: pathlib.Path, root: pathlib.Path) -> dict:
-    """Returns a JSON object of a stranger's folder. Raises ValueError that names the file."""
+    """Returns the JSON object of a file in an untrusted folder. Raises ValueError that names it."""
     check_inside(path, root)
     if not path.is_file():
         raise ValueError(f'{path}: file not found; {REMEDY}')
@@ -162,7 +162,7 @@ def read_metadata(path: pathlib.Path, root: pathlib.Path) -> dict:
 
 
 def check_inside(path: pathlib.Path, root: pathlib.Path) -> None:
-    """Raises ValueError if a path leads out of a folder, as by a link."""
+    """Raises ValueError if a path resolves to a place outside a folder, for example by a link."""
     try:
         target = path.resolve()
     except (OSError, RuntimeError):  # links in a circle
@@ -195,7 +195,7 @@ def _check_features(folder: pathlib.Path, hints: Mapping[str, Any]) -> None:
 
 
 def _class_names(value: Any) -> Iterator[Any]:
-    """Yields all class names within the JSON of features: today's form, and the earlier one."""
+    """Yields all class names in the JSON of features, in TFDS's current and older forms."""
     if isinstance(value, dict):
         for name, item in value.items():
             is_earlier = name == 'type' and isinstance(item, str)
@@ -261,7 +261,7 @@ def _length(value: Any) -> int:
 
 
 def _value(name: str, hint: Any, features: Mapping[str, Any]) -> Any:
-    """Returns the value of a field: T of `T`, T or None of `T | None`, a list of `tuple[T, ...]`.
+    """Returns the value of a field whose type is `T`, `T | None` or `tuple[T, ...]`.
 
     Raises ValueError that names the field if the row has another type.
     """

@@ -1,6 +1,6 @@
-"""Files and folders of a bucket for libraries that read and write files on a disk only.
+"""Copies files and folders of a bucket for libraries that need files on a local disk.
 
-What is copied is of the size of the file or folder, below $TMPDIR.
+The copies are below $TMPDIR, which needs room for the whole file or folder.
 """
 
 import contextlib

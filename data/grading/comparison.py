@@ -1,8 +1,8 @@
-"""Compares two answers, by kind first, and says where it is unsure.
+"""Compares two answers: by their kinds first, then by their values.
 
 A false "right" rewards a wrong answer, which is worse than a false "wrong". So two answers are
-`RIGHT` only if their kinds and values say so; where the form leaves a doubt, they are `UNSURE`,
-which is graded as wrong and counted apart.
+`RIGHT` only if both kinds and values agree. Where their form is ambiguous the verdict is `UNSURE`,
+which is graded as wrong and counted separately.
 """
 
 import enum
@@ -16,7 +16,7 @@ _OPERATOR = re.compile(r'[-+*/^=<>\\0-9]')
 
 
 class Verdict(enum.StrEnum):
-    """What a comparison says; `OPEN` needs algebra, `UNSURE` is graded as wrong."""
+    """Result of a comparison; `OPEN` needs algebra, `UNSURE` is graded as wrong."""
 
     RIGHT = enum.auto()
     WRONG = enum.auto()
@@ -28,7 +28,10 @@ RIGHT, WRONG, UNSURE, OPEN = Verdict.RIGHT, Verdict.WRONG, Verdict.UNSURE, Verdi
 
 
 def decide(answer: str, reference: str) -> Verdict:
-    """Compares an answer to a reference without math-verify; OPEN where that is needed."""
+    """Compares an answer to a reference without math-verify; returns OPEN if it is needed.
+
+    Answers longer than MAX_ANSWER characters are compared as text only.
+    """
     if max(len(answer), len(reference)) > quantities.MAX_ANSWER:
         return RIGHT if answer.strip() == reference.strip() else WRONG
     first, second = kinds.read(answer, True), kinds.read(reference)
@@ -48,7 +51,10 @@ def decide(answer: str, reference: str) -> Verdict:
 
 
 def _side_by_side(first: str, second: str) -> Verdict:
-    """Compares what else needs algebra by its sides; UNSURE where algebra is not precise enough."""
+    """Compares two answers side by side, as equations and relations.
+
+    Returns UNSURE where algebra would be imprecise, and OPEN where only algebra can decide.
+    """
     if relations.signs_differ(first, second) or _is_range_and_list(first, second):
         return UNSURE
     if relations.equal_sides(first, second):
@@ -69,7 +75,7 @@ def _is_range_and_list(first: str, second: str) -> bool:
 
 
 def _by_kind(first: Reading, second: Reading) -> Verdict:
-    """Compares two readings. The kinds that hold the least meaning are decided first."""
+    """Compares two readings by kind; the kinds with the least room for meaning come first."""
     pair = {first.kind, second.kind}
     if 'words' in pair:
         return _words(first, second)
@@ -93,7 +99,7 @@ def _by_kind(first: Reading, second: Reading) -> Verdict:
 
 
 def _words(first: Reading, second: Reading) -> Verdict:
-    """Compares words: their order and that of their letters count."""
+    """Compares words; the order of the words and of their letters matters."""
     if first.kind == second.kind:
         if ''.join(first.value) == ''.join(second.value):
             return RIGHT
@@ -106,7 +112,7 @@ def _words(first: Reading, second: Reading) -> Verdict:
 
 
 def _bases(first: Reading, second: Reading) -> Verdict:
-    """Compares numerals with their bases; only base 10 may be unwritten."""
+    """Compares numerals and their bases; only one in base 10 may omit its base."""
     if first.kind == second.kind:
         if first.value == second.value:
             return RIGHT
@@ -123,7 +129,7 @@ def _bases(first: Reading, second: Reading) -> Verdict:
 
 
 def _times(first: Reading, second: Reading) -> Verdict:
-    """Compares times of the day; a.m. and p.m. may be unwritten on one side."""
+    """Compares times of the day; one side may omit a.m. or p.m."""
     if first.kind != second.kind:
         return WRONG if {first.kind, second.kind} <= {'time', 'number', 'expression'} else UNSURE
     *clock, half = first.value
@@ -145,9 +151,9 @@ def _ratios(first: Reading, second: Reading) -> Verdict:
 
 
 def _numbers(first: Reading, second: Reading) -> Verdict:
-    """Compares exact numbers and units; a percentage equals its number and its hundredth.
+    """Compares exact numbers and units; `50%` equals both 50 and 0.5.
 
-    The references of the data sets leave percent signs out, and answers write either.
+    The references of the data sets omit percent signs, and answers write either form.
     """
     percents = ['percent' in reading.unit for reading in (first, second)]
     a, b = first.value, second.value
@@ -184,7 +190,7 @@ def _tree(reading: Reading) -> expressions.Tree | None:
 
 
 def _is_rounded(first: Reading, second: Reading, *, trees: Sequence[expressions.Tree]) -> bool:
-    """Returns True if one side may be the other one, rounded."""
+    """Returns True if one side may be the other one after rounding."""
     if not any('.' in reading.text for reading in (first, second)):
         return False
     if any(numerics.variables(tree) for tree in trees):
@@ -198,9 +204,9 @@ def _same_letters(first: Reading, second: Reading) -> bool:
 
 
 def _others(first: Reading, second: Reading) -> Verdict:
-    """Compares texts that this grammar does not read: as text, or by algebra if they may be any.
+    """Compares texts of no known kind: as text, or by algebra if they may be formulas.
 
-    Texts with words of three letters or more are not given to algebra, which multiplies letters.
+    A text with a word of three letters or more is no formula: algebra would multiply its letters.
     """
     if _squeezed(first.text) == _squeezed(second.text):
         return RIGHT
@@ -235,7 +241,7 @@ def _same_equation(first: str, second: str) -> bool:
 
 
 def _squeezed(text: str) -> str:
-    """Returns a text without the spaces that do not part two digits."""
+    """Removes all spaces except those between two digits."""
     return re.sub(r'(?<![0-9])\s+|\s+(?![0-9])', '', text)
 
 
@@ -259,10 +265,11 @@ _BRACKETS = {'()', '[]', '(]', '[)'}
 
 
 def _different_brackets(one: Collection, two: Collection) -> Verdict:
-    """Compares collections whose brackets differ. A pair or an interval is never a list or a set.
+    """Compares collections with different brackets. A pair or an interval is no list and no set.
 
-    The list may have left its brackets out if its items are the same ones in the same order, which
-    is a doubt. Matrices and unions have other spellings, so algebra decides them.
+    Exception: a list or set with the same items in the same order is UNSURE, as it may be a pair
+    written without its brackets. Matrices and unions have several spellings: OPEN, so that algebra
+    decides, except a matrix beside a list or set, which is UNSURE.
     """
     around = {one.around, two.around}
     if around <= _BRACKETS:
@@ -313,12 +320,12 @@ def _unordered(items: Sequence[str], others: Sequence[str]) -> Verdict:
 
 
 def _all(verdicts) -> Verdict:
-    """Joins verdicts of which all must be right."""
+    """Combines verdicts that must all be right."""
     verdicts = set(verdicts)
     return next((v for v in (WRONG, UNSURE, OPEN) if v in verdicts), RIGHT)
 
 
 def _any(verdicts) -> Verdict:
-    """Joins verdicts of which one must be right."""
+    """Combines verdicts of which at least one must be right."""
     verdicts = set(verdicts)
     return next((v for v in (RIGHT, OPEN, UNSURE) if v in verdicts), WRONG)

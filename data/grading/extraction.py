@@ -5,8 +5,9 @@ The grammar has three tiers; an earlier tier wins over a later one, wherever it 
 1. Boxes and marks: `\boxed{42}`, `\boxed 42`, `\fbox{42}`, `#### 42`, `<answer>42</answer>`. The
    last one counts, or the boxes listed with it (`\boxed{5}, \boxed{6}`). If that one is empty or
    never closed, there is no answer: an earlier answer does not replace it.
-2. Phrases: `Final Answer: 42`, `Answer: 42`, `The answer is 42`. The last one counts that something
-   follows which can be an answer; remarks such as "the answer is correct" are passed over.
+2. Phrases: `Final Answer: 42`, `Answer: 42`, `The answer is 42`. The last one counts, except that
+   remarks such as "the answer is correct" are passed over. If nothing follows the last one, there
+   is no answer.
 3. The end of the response: display mathematics or a line in bold.
 
 Markdown headings (`#### Step 2`) are no marks. Text after an end token such as `<|im_end|>` is not
@@ -45,7 +46,7 @@ END_TOKEN = re.compile(
     r'|fim_pad|pad)\|?>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|\[(?:EOS|PAD|SEP)\]|\[/?INST\]|'
     r'(?s:(?<=.))<\|(?:im_start|start_header_id|user|assistant|system)\|>|(?s:(?<=.))<s>'
 )
-"""An end token, or the begin token of another turn, that was decoded as text."""
+"""An end token, or the first token of another turn, decoded as text."""
 
 _BEGINNING = re.compile(
     r'\A(?:\s*(?:<s>|<\|im_start\|>(?:assistant)?|<\|assistant\|>|'
@@ -100,7 +101,7 @@ def extract_answer(text: str, markers: Collection[Marker] = MARKERS) -> str | No
         text: The response.
         markers: The names of the markers that count, of `MARKERS`.
     """
-    # What a model thinks before it answers is no answer, boxes in it included.
+    # Thoughts are not part of the answer, even if they contain a box.
     text = without_end_tokens(text.rpartition('</think>')[2])
     phrases = _phrases(text, markers)
     last_phrase = phrases[-1].start() if phrases else -1
@@ -126,13 +127,15 @@ def without_end_tokens(text: str) -> str:
 
 
 def boxed(text: str) -> str | None:
-    r"""Returns the content of the last `\boxed{`; None if it is absent, empty or never closed."""
+    r"""Returns the content of the last `\boxed`; None if there is none or its braces are missing,
+    empty or never closed.
+    """
     last = text.rpartition(r'\boxed')[2].lstrip()
     return balanced(last, 1) if r'\boxed' in text and last.startswith('{') else None
 
 
 def balanced(text: str, start: int) -> str | None:
-    """Returns the text from `start` to the brace that closes the one before `start`."""
+    """Returns the text from `start` to the brace that closes one opened before it; None if none."""
     depth = 1
     for place in re.finditer(r'\\.|[{}]', text[start:], re.DOTALL):
         depth += {'{': 1, '}': -1}.get(place[0], 0)
@@ -142,7 +145,7 @@ def balanced(text: str, start: int) -> str | None:
 
 
 def _is_enabled(text: str, mark: re.Match, *, markers: Collection[Marker]) -> bool:
-    """Returns True if the mark is one of `markers` and what follows has its form."""
+    """Returns True if the mark is one of `markers` and the text after it has the right form."""
     if not mark['box']:
         return ('answer_tag' if mark[0] == '<answer>' else 'hashes') in markers
     if mark['box'] not in ('boxed', 'fbox'):
@@ -153,7 +156,7 @@ def _is_enabled(text: str, mark: re.Match, *, markers: Collection[Marker]) -> bo
 
 
 def _is_heading(text: str, mark: re.Match, *, has_phrase: bool) -> bool:
-    """Returns True for hashes that open a section of the text instead of the answer.
+    """Returns True for `####` that is a Markdown heading instead of the mark of an answer.
 
     `has_phrase`: a phrase of the second tier follows.
     """
@@ -231,7 +234,7 @@ def _after_phrase(text: str, phrase: re.Match, markers: Collection[Marker]) -> s
 
 
 def _sentence(rest: str) -> str:
-    """Returns the display at the beginning of a text, else the rest of its first sentence."""
+    """Returns the display mathematics that a text begins with, else its first sentence."""
     for begin, end in (('$$', '$$'), (r'\[', r'\]')):
         if rest.startswith(begin):
             content, closing, _ = rest[2:].partition(end)
@@ -247,14 +250,14 @@ def _without_emphasis(text: str) -> str:
 
 
 def _is_remark(text: str) -> bool:
-    """Returns True for words about an answer, such as "correct", that are probably none."""
+    """Returns True for words that are probably a remark on an answer, such as "correct"."""
     if re.match(r'not\b', text, re.IGNORECASE):
         return True
     return bool(re.match(r'[a-z]{2,}', text)) and not _MATHS.search(text)
 
 
 def _at_the_end(text: str, markers: Collection[Marker]) -> str | None:
-    """Returns the display or the line in bold that ends a response."""
+    """Returns the display mathematics or the bold line at the end of a response."""
     text = text.rstrip().removesuffix('.')
     for begin, end in (('$$', '$$'), (r'\[', r'\]')):
         if 'display' in markers and text.endswith(end):

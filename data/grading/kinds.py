@@ -1,4 +1,4 @@
-r"""Sorts answers into kinds, so that what is compared is of one kind.
+r"""Classifies answers by kind, so that only answers of one kind are compared.
 
 The kinds, in the order in which they are tried: number in a base (`1234_5`), clock time (`3:30`),
 ratio (`3:5`), words, collection (sets, intervals, tuples, lists, matrices), assignment (`x = 5`),
@@ -66,7 +66,7 @@ _RELATION = re.compile(
 
 
 class Collection(NamedTuple):
-    """Items with what is around them: brackets, the name of a matrix, 'list' or 'union'."""
+    """Items, and what is around them: brackets, 'list', 'union', or 'matrix' and row lengths."""
 
     around: str
     items: tuple[str, ...]
@@ -78,24 +78,24 @@ class Collection(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """An answer as it was understood."""
+    """A parsed answer."""
 
-    text: str  # in one spelling
+    text: str  # normalised spelling
     kind: Kind
     name: str = ''  # of the variable in `x = 5`
-    value: object = None  # what the kind says: Fraction, Tree, Collection, time, (digits, base)
+    value: object = None  # by kind: Fraction, Tree, Collection, time, (digits, base), words
     unit: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=20_000)
 def read(text: str, letters: bool = False) -> Reading:
-    """Reads an answer. `letters`: a lone letter after a number and a space is a unit."""
+    """Parses an answer. With `letters`, a lone letter after a number and a space is a unit."""
     return read_normalised(normalise(text), letters)
 
 
 @functools.lru_cache(maxsize=20_000)
 def read_normalised(text: str, letters: bool = False) -> Reading:
-    """Reads an answer that is in one spelling already."""
+    """Parses an answer whose spelling is normalised already."""
     for kind, reader in (('base', _read_base), ('time', _read_time), ('ratio', _read_ratio)):
         if (value := reader(text)) is not None:
             return Reading(text, kind, value=value)
@@ -186,7 +186,7 @@ def _read_ratio(text: str) -> fractions.Fraction | None:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Returns the words of a text in small letters, without articles before them."""
+    """Returns the words of a text in lower case, without a leading article."""
     parts = re.findall(r'[^\W_]+', re.sub(r"['.]", '', text.casefold()))
     while len(parts) > 1 and parts[0] in ('the', 'a', 'an'):
         parts = parts[1:]
@@ -200,7 +200,7 @@ def _is_list_of_letters(text: str) -> bool:
 
 
 def choice(text: str, *, whole: bool) -> str | None:
-    """Returns the letter of a choice that a text is, or with `whole=False` begins with."""
+    """Returns the letter of a choice such as `(B)`; with `whole`, only if it is the whole text."""
     match = (_CHOICE.fullmatch if whole else _CHOICE.match)(text)
     return match and (match[1] or match[2]).upper()
 

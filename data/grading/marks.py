@@ -1,7 +1,7 @@
 r"""Finds prime and inch marks and inverse functions, which algebra would leave out.
 
-`5'11"` is no 511, `f'(x)` no `f(x)` and `f^{-1}(x)` no `1/f(x)`. The marks are read in the text as
-it was written, because its one spelling has no `"`.
+`5'11"` is not 511, `f'(x)` is not `f(x)` and `f^{-1}(x)` is not `1/f(x)`. The marks are read from
+the original text, because the normalised spelling has no `"`.
 """
 
 import re

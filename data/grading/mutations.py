@@ -1,7 +1,7 @@
 """Changes reference answers into wrong ones, to count how often a verifier calls them right.
 
-A change is one of `CHANGES`: another digit, the other sign, two letters of a word exchanged,
-another unit. It is made only where it makes the answer wrong for certain.
+A change is one of `CHANGES`: another digit, the other sign, two letters of a word swapped, another
+unit. It is made only where it certainly makes the answer wrong.
 """
 
 import random

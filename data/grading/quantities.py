@@ -1,4 +1,4 @@
-r"""Reads numbers with what stands beside them: units, currencies, degrees, percent signs, hedges.
+r"""Parses numbers with their units, currencies, degrees, percent signs and hedges.
 
 `about 42 apples (in total)` is 42 with the unit `apple`; `\$1.5 million` is 1500000 with `dollar`.
 """
@@ -20,7 +20,7 @@ _NUMBER = re.compile(
     rf'(?:\s*/\s*(?P<bottom>-?{_DECIMAL})|[eE](?P<exponent>[-+]?[0-9]{{1,3}}))?'
 )
 NUMBER_IN_TEXT = re.compile(rf'{_INTEGER}(?:\.[0-9]+)?|\.[0-9]+')
-"""A number in a sentence: `1,234.50`, `.5`; a full stop after it is not part of it."""
+"""A number in a sentence, such as `1,234.50` or `.5`; a full stop after it is not part of it."""
 
 _FRACTION = re.compile(
     rf'\\frac\s*(?:\{{\s*(-?{_DECIMAL})\s*\}}|([0-9]))\s*(?:\{{\s*({_DECIMAL})\s*\}}|([0-9]))'
@@ -100,20 +100,20 @@ _ANGLE = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
 
 
 class Quantity(NamedTuple):
-    """A core, which is a number or an expression, and its unit; both may be empty."""
+    """A core, which is a number or an expression, and its unit; either may be empty."""
 
     core: str
     unit: tuple[str, ...]
 
     @property
     def is_percent(self) -> bool:
-        """Whether the core is in hundredths."""
+        """Whether the core is a percentage."""
         return self.unit == ('percent',)
 
 
 @functools.lru_cache(maxsize=20_000)
 def split_unit(text: str, letters: bool = False) -> Quantity:
-    """Splits a text, already in one spelling, into its core and its unit.
+    """Splits a normalised text into its core and its unit.
 
     Args:
         text: From `spelling.normalise`.
@@ -186,7 +186,7 @@ def _read_unit(text: str, *, spaced: bool, letters: bool) -> tuple[str, ...] | N
 
 
 def _simplified(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Brings `mph` and `km/h` and the degrees of temperature into one form."""
+    """Returns one form of the spellings of speeds (`mph`, `km/h`) and of degrees of temperature."""
     if words in (('mph',), ('kmh',), ('kph',)):
         return ('mi', '/', 'h') if words == ('mph',) else ('km', '/', 'h')
     if len(words) == 2 and words[0] == 'degree':
@@ -219,7 +219,7 @@ def _unit_word(word: str, *, spaced: bool, letters: bool) -> str | None:
 
 
 def _canonical_unit(word: str) -> str:
-    """Returns one word for the spellings of a unit: singular, lower case."""
+    """Returns the canonical spelling of a unit: singular, lower case."""
     lower = word.lower().removesuffix("'s").removesuffix("'")
     for form in (lower, lower.removesuffix('s'), lower.removesuffix('es')):
         if form in _CANONICAL:
@@ -230,7 +230,7 @@ def _canonical_unit(word: str) -> str:
 
 
 def units_agree(unit: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Returns True if two units may be the same: equal, one absent, or one with more words."""
+    """Returns True if two units may be the same: equal, one missing, or one with more words."""
     if not unit or not other or unit == other:
         return True
     first, second = set(unit) - _FILLERS, set(other) - _FILLERS

@@ -1,8 +1,8 @@
 r"""Compares relations, plus-minus and ratios side by side, and finds numbers that algebra misreads.
 
-math-verify rounds decimals and compares absolutely, so to it `x < 10^{-30}` is `x < 10^{-31}`.
-Here `x < a` and `b > x` are equal if their sides are, by the arithmetic of `numerics`; what differs
-goes to algebra only if no very small or very long number is in it.
+math-verify rounds decimals and compares by absolute difference, so that `x < 10^{-30}` equals
+`x < 10^{-31}`. Here `x < a` and `b > x` are equal if their sides are equal by the arithmetic of
+`numerics`. Others go to algebra only if they have no very small or very long number.
 """
 
 import fractions
@@ -13,9 +13,9 @@ import mpmath
 from elenchus.data.grading import expressions, numerics
 from elenchus.data.grading.expressions import Tree
 
-SMALLEST, LARGEST = 1e-6, 1e12  # in size, of the numbers that are given to algebra, but zero
-MAX_DECIMALS = 5  # of a decimal fraction, and
-MAX_SIGNIFICANT = 12  # of a number, given to algebra
+SMALLEST, LARGEST = 1e-6, 1e12  # least and greatest size of a number given to algebra, except 0
+MAX_DECIMALS = 5  # most decimals of a number that is given to algebra
+MAX_SIGNIFICANT = 12  # most significant digits of such a number
 
 _RELATION = re.compile(r'<=|>=|!=|[=<>:]|\\(?:le|ge|ne|in|notin|to|approx|equiv|lt|gt)(?![A-Za-z])')
 _MIRRORED = {'<': '>', '>': '<', r'\le': r'\ge', r'\ge': r'\le', '=': '=', r'\ne': r'\ne'}

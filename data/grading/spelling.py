@@ -1,8 +1,7 @@
-r"""Brings answers into one spelling: Unicode, LaTeX and thousands become plain ASCII and commands.
+r"""Normalises the spelling of answers: Unicode, LaTeX variants and thousands separators.
 
 Only the spelling changes, never the value: `½` becomes `\frac{1}{2}`, `12\,345` becomes `12345`,
-`90^{\text{o}}` becomes `90\degree`. What the spelling leaves open stays as it is: `(1,234)` may be
-a pair.
+`90^{\text{o}}` becomes `90\degree`. What is ambiguous is left unchanged: `(1,234)` may be a pair.
 """
 
 import functools
@@ -116,7 +115,7 @@ _LETTER_UNITS = {
 
 @functools.lru_cache(maxsize=20_000)
 def normalise(text: str) -> str:
-    """Returns an answer in one spelling, without mathematics delimiters and outer emphasis."""
+    """Returns an answer in normalised spelling, without math delimiters and outer emphasis."""
     text = read_unicode(extraction.without_end_tokens(text).strip())
     text = _strip_wrappers(text)
     text = _TEXT.sub(_unwrap, _TEXT.sub(_unwrap, text))
@@ -136,7 +135,7 @@ def normalise(text: str) -> str:
 
 
 def read_unicode(text: str) -> str:
-    """Replaces Unicode characters by ASCII and LaTeX."""
+    """Replaces Unicode characters by ASCII or LaTeX commands."""
     if text.isascii():
         return text
     for raised, mark in ((_RAISED, '^'), (_LOWERED, '_')):
@@ -210,7 +209,7 @@ def _without_dots(match: re.Match) -> str:
 
 
 def _join_commas(text: str) -> str:
-    """Joins `1,234` to a number, except inside brackets, where it may be a pair."""
+    """Removes the comma of `1,234`, except inside brackets, where it may be a pair."""
     pieces, depth, start = [], 0, 0
     for place in re.finditer(r'[()\[\]{}]', text):
         if depth == 0:

@@ -1,7 +1,7 @@
 """Checks responses against reference answers.
 
-Most pairs are decided in this process, by kind (`comparison`). What needs math-verify, which may
-hang, goes to a pool of worker processes that can be killed.
+Most pairs are decided in this process, by kind (`comparison`). The others need math-verify, which
+may hang, so they go to a pool of worker processes that can be killed.
 """
 
 import collections
@@ -17,7 +17,7 @@ from elenchus.data.grading.workers import COMPARATOR, PATIENCE, STARTUP_S, Outco
 __all__ = ['PATIENCE', 'STARTUP_S', 'Outcome', 'Verifier', 'available_cores', 'figures']
 
 WAIT_S = 0.5  # seconds between calls of `on_wait`, at most
-MAX_KNOWN = 100_000  # outcomes of workers that are kept
+MAX_KNOWN = 100_000  # outcomes of workers in the cache
 _DECIDED = {
     Verdict.RIGHT: Outcome.RIGHT,
     Verdict.WRONG: Outcome.WRONG,
@@ -33,12 +33,12 @@ def available_cores() -> int:
 class Verifier:
     """Checks responses against reference answers; a context manager that ends its workers.
 
-    Pairs whose kinds decide are compared in this process. Others go to at most `num_workers` child
-    processes, which start on first use; None is one for each core. A worker is killed if one pair
+    Pairs whose kinds are decisive are compared in this process. Others go to at most `num_workers`
+    child processes (None: one per core), which start on first use. A worker is killed if a pair
     takes more than `timeout_s` seconds of CPU time, or `PATIENCE` times that in wall-clock time.
-    `comparator` names the workers' function as 'module:function'. `counts` adds up the outcomes of
-    all checks; `totals` are these, the pairs that went to workers and the seconds of all checks.
-    `on_wait` is called between pairs, several times a second; what it raises ends the check.
+    `comparator` names the workers' function as 'module:function'. `counts` has the outcomes of all
+    checks; `totals` adds the pairs that went to workers and the seconds of all checks. `on_wait` is
+    called between pairs, several times a second; an exception from it ends the check.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Verifier:
         if num_workers < 1 or not timeout_s > 0:
             raise ValueError(f'num_workers={num_workers}, timeout_s={timeout_s}; both must be > 0')
         if timeout_s != getattr(self, '_timeout_s', timeout_s):
-            self._known = {}  # what took too long may not do so now
+            self._known = {}  # a cached timeout may not hold under the new limit
         self._num_workers, self._timeout_s = num_workers, timeout_s
 
     def __enter__(self) -> 'Verifier':
@@ -116,9 +116,9 @@ class Verifier:
         )
 
     def _remember(self, hard: list[tuple[str, str]], results: dict) -> None:
-        """Keeps what workers decided, and what took them too long: each costs a worker.
+        """Caches the outcomes of workers, timeouts included, because each of those costs a worker.
 
-        An error may end otherwise the next time.
+        Errors are not cached: the next try may end in another way.
         """
         self._num_algebra += len(hard)
         for case in hard:

@@ -68,7 +68,7 @@ _FAILURES = (
     ValueError,
     algebra.EvaluationRefused,
 )
-"""Exceptions of a comparison that end the pair, and not the worker."""
+"""Exceptions of a comparison that end its pair but not the worker."""
 
 
 class Worker(ChildProcess):
@@ -117,10 +117,10 @@ class Worker(ChildProcess):
 
 
 def confine() -> None:
-    """Takes away from this process what no comparison needs: processes, files to write, sockets.
+    """Confines this process: no comparison needs child processes, writing files or sockets.
 
-    The kernel's limits do not bind root to a number of processes, so Python refuses, too: an audit
-    hook cannot be removed. Both are beside the real rule, that an answer is never evaluated.
+    The kernel's limit of processes does not apply to root, so an audit hook, which cannot be
+    removed, raises too. Both only add to the main protection: an answer is never evaluated.
     """
     for limit, most in _LIMITS.items():
         _, hard = resource.getrlimit(limit)
@@ -141,10 +141,9 @@ def _refuse(event: str, arguments: tuple) -> None:
 def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
     """Runs a worker's loop: reads pairs and sends outcomes until the parent closes the pipe.
 
-    A comparator that raises gives an error, and the worker goes on. One that ends the process is
-    counted as an error by the parent. One that uses too much CPU time is ended by SIGPROF, which
-    the parent counts as a timeout. The alarm ends a worker whose parent has died. What a comparison
-    may use is limited (`confine`).
+    If a comparator raises, the outcome is ERROR and the worker goes on. If it ends the process, the
+    parent counts an error. If it uses too much CPU time, SIGPROF ends the process, which the parent
+    counts as a timeout. An alarm ends a worker whose parent has died. `confine` limits the process.
     """
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_BYTES, WORKER_BYTES))
     module, name = comparator.split(':')

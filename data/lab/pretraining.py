@@ -35,9 +35,9 @@ def drill(index: int) -> tuple[str, str]:
          oda 1 ; 1 - 4 = 7
          hal 7 ; 7 + 6 = 3
 
-    Only the digit behind a name and the digit behind '=' can be predicted. A model that is
-    trained only on solutions learns these two skills late: most words of a solution are copies, and
-    the value computed last is a good guess for the next one.
+    Only the digit after a name and the digit after '=' can be predicted. A model that is trained
+    only on solutions learns these two skills late: most words of a solution are copies, and the
+    value computed last is a good guess for the next one.
     """
     rng = random.Random(f'drill/{index}')
     names = rng.sample(task.NAMES, rng.randint(*NUM_DRILLED))

@@ -1,4 +1,4 @@
-"""Blends of problem sets: exact counts by weight, in an order whose every beginning is a blend."""
+"""Blends problem sets by weight, in an order of which every prefix has about the same blend."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -22,7 +22,7 @@ def counts(weights: Sequence[float], total: int) -> list[int]:
 def interleave(sets: Sequence[Sequence[T]]) -> list[T]:
     """Returns the items of all sets, each set spread evenly over the list in its own order.
 
-    A stage that reads the first problems alone so reads a blend of them too.
+    So a stage that reads only the first problems reads a blend too.
     """
     places = [
         ((position + 0.5) / len(items), number, position)

@@ -1,7 +1,7 @@
-"""Loads problems: the user's files, published sets and the lab.
+"""Loads problems: from the user's files, published sets and the lab.
 
-Published sets and the lab are TFDS datasets, without TensorFlow: builders write array_record files,
-which are read with random access.
+Published sets and the lab are prepared as TFDS datasets, without TensorFlow: builders write
+array_record files, which are read with random access.
 """
 
 import dataclasses
@@ -30,24 +30,22 @@ class PlacedProblem(NamedTuple):
 
     problem: Problem
     place: str  # 'train.jsonl:3'; of a published set the problem's id
-    answer_was_marked: bool = False  # the row's answer was a text from which a marker named it
+    answer_was_marked: bool = False  # the answer was extracted from a text by its marker
 
 
 def read_problems(path: str | os.PathLike) -> list[Problem]:
-    """Reads problems of the user: `question`, `answer`, optional `solution`, `level`, `id`.
-
-    See `read_placed_problems`, which also tells where each comes from.
-    """
+    """Reads the problems of one file; see `read_placed_problems`."""
     return [row.problem for row in read_placed_problems([path])]
 
 
 def read_placed_problems(paths: Sequence[str | os.PathLike]) -> list[PlacedProblem]:
     """Reads problems from JSONL, JSON or Parquet files, which are the parts of one set.
 
-    An answer is a text or a number; of a whole solution the answer is what its marker names, and
-    the text is the solution too if the row has none. Other fields are ignored, null is a missing
-    one. The default `level` is 0, the default `id` is `<file>/<line>`. Raises ValueError with the
-    path and the line of a malformed record or of an id that occurs twice.
+    Fields are `question`, `answer` and, optionally, `solution`, `level` (default 0) and `id`
+    (default `<file>/<line>`); null counts as missing, and other fields are ignored. An answer is
+    a number or a text. If a marker such as `####` in the text names the answer, only that counts;
+    such a text of several lines is also the solution if the row has none. Raises ValueError with
+    the path and the line of a malformed record or a repeated id.
     """
     problems, place_of_id = [], {}
     for path in map(epath.Path, paths):
@@ -67,7 +65,7 @@ def read_placed_problems(paths: Sequence[str | os.PathLike]) -> list[PlacedProbl
 
 
 def _problem(record: dict, *, default_id: str) -> tuple[Problem, bool]:
-    """Builds a Problem; returns it and whether its answer had a marker.
+    """Builds a Problem; returns it and whether a marker named its answer.
 
     Raises ValueError that names the invalid field.
     """
@@ -174,8 +172,8 @@ def load(
 def read_unprepared(source: str, *, split: str, path: str | os.PathLike) -> list[Problem]:
     """Reads a split of a published set from the user's folder; writes nothing.
 
-    The problems are those of `load` with `path`, which reads them once, keeps them prepared, and
-    needs a folder for that.
+    Returns the same problems as `load` with `path`, which also stores the prepared set under
+    `data_dir`.
     """
     _check_member('source', source, valid=tuple(public_datasets.SETS))
     file = split + _ending(source)
@@ -188,7 +186,7 @@ def read_unprepared(source: str, *, split: str, path: str | os.PathLike) -> list
 
 
 def generate_lab(split: str, *, seed: int, num_problems: int, form: str) -> list[Problem]:
-    """Generates the first problems of the lab; writes nothing. Those of `load` are the same."""
+    """Generates the first problems of the lab, the same as `load` returns; writes nothing."""
     from elenchus.data.lab import forms
 
     _lab_config(split, seed=seed, num_problems={split: num_problems}, form=form)  # checks them
@@ -257,8 +255,8 @@ def _lab_config(split: str, *, seed: int, num_problems: Mapping[str, int], form:
 
     _check_member('form', form, valid=tuple(forms.FORMS))
 
-    # The hash of the generator's source is part of the name, so a changed generator does not reuse
-    # problems of an older version.
+    # The name has a hash of the generator's source, so that a changed generator does not reuse
+    # problems of an older version. Docstrings and comments are part of it.
     source = inspect.getsource(task) + inspect.getsource(forms)
     digest = hashlib.sha256(source.encode()).hexdigest()[:8]
     name = '-'.join(
@@ -270,7 +268,7 @@ def _lab_config(split: str, *, seed: int, num_problems: Mapping[str, int], form:
 def _rows_config(
     source: str, split: str, *, path: str | os.PathLike | None, annotations: bool
 ) -> public_datasets.RowsConfig:
-    """Returns a builder config, whose name is unique per variant and content of user files."""
+    """Returns a builder config; its name depends on the variant and the content of user files."""
     ending = _ending(source)
     name = ('socratic' if ending else 'main') + ('_annotated' if annotations else '')
     if path is None:

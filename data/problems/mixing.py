@@ -1,7 +1,7 @@
-"""Mixtures of published sets with a split of their own, as files of problems.
+"""Mixes published problem sets, with a train and a test split of the mixture.
 
-Sets such as ASDiv and SVAMP publish test problems only. Here their problems are divided by a seed:
-test problems are drawn first, so they do not depend on how many are trained on.
+Sets such as ASDiv and SVAMP publish test problems only. Their problems are divided by a seed. Test
+problems are drawn first, so they do not depend on the number of training problems.
 """
 
 import json
@@ -43,7 +43,7 @@ def mix(
     """Draws problems of sets, by name -> number, and shuffles them.
 
     Args:
-        train: Sets that are trained on. One without a training split gives what `test` leaves.
+        train: Sets for training. A set without a training split gives those that `test` leaves.
         test: Sets that are evaluated.
         folders: Set -> folder with its files; without one it is downloaded.
         data_dir: Folder of prepared data sets.

@@ -1,10 +1,10 @@
-"""Tells a command or a web address of the user's about a run; needs nothing installed.
+"""Sends alerts about a run to a command or a web address; needs nothing installed.
 
     alerts.send('mail -s elenchus me@example.org', 'failed', 'runs/lab: step 2: loss nan')
 
 A command is called with two more words, the event and a line of text; no shell reads them. An
 address (https://...) gets a POST of {"event": ..., "text": ...}, which chat services show as text.
-Nobody waits: what is sent is a process of its own, which outlives the run that sends it.
+Sending does not block: a separate process does it, which outlives the run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Builds the Chat of a tokenizer with the template that its model publishes, and proves it.
+"""Builds the Chat of a tokenizer from the template that its model publishes, and checks it.
 
-A derived template is applied to a tokenizer piece by piece; the published one is rendered to a text
-and tokenised as a whole. Both are compared here, token by token, before anything is sampled.
+Chat encodes a derived template piece by piece, whereas the published template is rendered to a text
+that is tokenised as a whole. The tokens of both are compared here before anything is sampled.
 """
 
 import dataclasses
@@ -48,11 +48,11 @@ def load_chat(
 
     Args:
         tokenizer: the tokenizer.
-        folder: of the tokenizer, where its published template lies; None: it has none.
+        folder: folder of the tokenizer with its published template; None: there is none.
         template: name of a frozen template, `auto` or `auto:no_thinking`.
         system: system message, as `tokenizer.system` of a run.
         correction: instruction between an attempt and its refinement; see Chat.
-        source: the published template, where it is not read from the folder.
+        source: the published template; None: it is read from the folder.
 
     Raises ValueError, in one line, if the name is unknown, the model publishes no template, or it
     cannot be derived or gives other tokens than the published one.
@@ -96,7 +96,7 @@ def derive_chat(tokenizer: JsonTokenizer, source: Source, *, name: str) -> Chat:
         pieces = (*template.system_frame.header, *template.system_frame.footer)
         used |= {piece.name for piece in pieces if not isinstance(piece, str)}
     missing = used - tokenizer.special_names
-    if missing:  # else a question with the text of one could end its own turn
+    if missing:  # otherwise a question with the text of one could end its own turn
         tokenizer = dataclasses.replace(tokenizer, protected=tokenizer.protected | missing)
     chat = Chat(tokenizer, template)
     check(chat, source)

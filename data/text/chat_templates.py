@@ -1,10 +1,10 @@
 """Chat templates of model families: the special tokens and text around each turn.
 
-The templates of published models know two sides, user and assistant. When the actor reads a
-conversation, attempts and refinements are the assistant's and all other turns are the user's; when
-the critic reads it, only critiques are the assistant's. Consecutive turns of one side form one
-message. The formats are those that the families publish with their models (`chat_template` of
-tokenizer_config.json); tests/golden compares them.
+The templates of published models have two sides, user and assistant. For the actor, attempts and
+refinements are the assistant's turns and all others the user's; for the critic, only critiques are
+the assistant's. Consecutive turns of one side form one message. The formats are those that the
+families publish with their models (`chat_template` of tokenizer_config.json); tests/golden compares
+them.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Special:
 
 
 END = ':end'
-"""Ending of a side in Template.trims."""
+"""Suffix of a side in Template.trims: its messages are trimmed at the end only."""
 
 Pieces = tuple[str | Special, ...]
 """A sequence of special tokens and text."""
@@ -40,22 +40,22 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class ToolForm:
-    """How a template writes a call of a tool, which ends a message, and the tool's message."""
+    """How a template writes a tool call, which ends a message, and the message with the answer."""
 
     opening: str  # before the JSON object of a call
-    closing: str  # after it
+    closing: str  # after the JSON object
     arguments: str  # name of the object's field with the arguments
-    # From the end token of the call to the tool's words, and from there to the player's next ones.
+    # Between the end token of the call and the tool's text, and after that up to the player's turn.
     header: Pieces
     footer: Pieces
-    quotes: bool = False  # the tool's words are written as a JSON string
+    quotes: bool = False  # the tool's text is written as a JSON string
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
     """The layout of a conversation.
 
-    Without frames each role has a separate header token, named after the role, and no footer.
+    Without frames every role has a header token of its own, named after the role, and no footer.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Template:
     space: str = ''  # what the family's tokenizers put before every text
     system_start: Pieces | None = None  # before the frame of a system message; None: start
     system_joins_user: bool = False  # a system message is the beginning of the first user message
-    # Sides whose messages lose the white space around them; with END that at their end alone.
+    # Sides whose messages are stripped of surrounding white space; with END only at their end.
     trims: tuple[str, ...] = ()
-    default_system: str = ''  # of a derived template: what the published one writes by itself
+    default_system: str = ''  # of a derived template: the system message that it adds by itself
     source: Any = dataclasses.field(default=None, repr=False)  # the published template
     tool: ToolForm | None = None  # None: the template has no form for tools
-    # Around a prompt's system message in the first user message, without a `system_frame`.
+    # Text around a prompt's system message in the first user message, if `system_frame` is None.
     system_in_user: tuple[str, str] = ('', '\n\n')
 
     @functools.cached_property
@@ -89,7 +89,7 @@ class Template:
         return joined((*start, *frame.header, system, *frame.footer))
 
     def trimmed(self, side: str, text: str) -> str:
-        """Returns the text of a message of a side as the template writes it."""
+        """Returns the text of a side's message, without the white space that the template trims."""
         if side in self.trims:
             return text.strip()
         return text.rstrip() if f'{side}{END}' in self.trims else text
@@ -103,8 +103,8 @@ class Template:
     def is_verbatim(self, role: str, player: str | None) -> bool:
         """Returns True if a player reads the turn's tokens unchanged, with its end token.
 
-        In a family's template these are the player's turns; other turns are quoted in a user
-        message, without their end token. Without frames all turns are read unchanged.
+        With frames, only the player's own turns are: other turns are quoted in a user message,
+        without their end token. Without frames, all turns are.
         """
         return self.user is None or player is not None and PLAYER_OF_ROLE.get(role) == player
 
@@ -118,7 +118,7 @@ class Template:
 
 
 def with_system(template: Template, system: str) -> Template:
-    """Returns the template with another system message; PUBLISHED keeps its own, '' has none.
+    """Returns the template with another system message; PUBLISHED keeps its own, '' removes it.
 
     Raises ValueError if the template has no system message.
     """
@@ -132,7 +132,7 @@ def with_system(template: Template, system: str) -> Template:
 
 
 def joined(pieces: Pieces) -> Pieces:
-    """Returns pieces with adjacent texts as one: a tokenizer may merge across their border."""
+    """Joins adjacent texts of pieces: a tokenizer may merge characters across their border."""
     result: list[str | Special] = []
     for piece in pieces:
         if result and isinstance(piece, str) and isinstance(result[-1], str):
@@ -200,7 +200,7 @@ CORRECTION = (
 without the sentence on the form of the answer, which depends on the problems."""
 
 PUBLISHED = 'published'
-"""Setting of the system message that keeps the one of the published template."""
+"""Value of the system setting that keeps the system message of the published template."""
 
 ELENCHUS = Template('elenchus', ending=(Special('</s>'),))
 """<question> q <attempt> y </s> <critique> c </s> <refinement> y' </s>"""
@@ -216,10 +216,10 @@ QWEN_MATH = _chatml(
 )
 
 QWEN3 = _chatml('qwen3', '', prefix=('<think>\n\n</think>\n\n',))
-"""Qwen 3 without thinking: the turn that is written follows an empty block of thoughts.
+"""Qwen 3 without thinking: the turn to be written begins after an empty block of thoughts.
 
-As published, earlier turns have no block (`enable_thinking=False`). It is text, not special tokens:
-<think> is an ordinary token of Qwen 3, which a model that thinks writes itself.
+As published (`enable_thinking=False`), earlier turns have no such block. The block is text, not
+special tokens: <think> is an ordinary token of Qwen 3, which a thinking model writes itself.
 """
 
 LLAMA2 = Template(
@@ -230,7 +230,7 @@ LLAMA2 = Template(
     space=' ',
     system_in_user=('<<SYS>>\n', '\n<</SYS>>\n\n'),
 )
-"""For tokenizers that put a space before text: the one between [INST] and the question."""
+"""For tokenizers that put a space before every text, such as that between [INST] and question."""
 
 LLAMA3 = _llama3('llama3', '')
 LLAMA31 = _llama3(

@@ -1,8 +1,9 @@
 """Rebuilds the tokenizer of a GGUF file: tokenizer.json and its config, from the file's metadata.
 
-Two kinds are known. `gpt2`: BPE on bytes, with the file's merges and the splitting of text that its
-`tokenizer.ggml.pre` names. `llama`: a SentencePiece model with scores, whose merges are every way
-to divide a piece into two others, in the order of the scores, as in `transformers`.
+Two kinds are supported. `gpt2`: byte-level BPE with the file's merges and the pre-tokenizer that
+`tokenizer.ggml.pre` names. `llama`: a SentencePiece model with scores; unless the file has merges,
+they are all ways to divide a piece into two others, in the order of the scores, as in
+`transformers`.
 """
 
 import difflib
@@ -51,14 +52,14 @@ PRE_TOKENIZERS = (*_SPLITS, *_DIGITS_FIRST, *_PLAIN)
 _IGNORE_MERGES = {
     LLAMA3_SPLIT,
     _TEKKEN,
-}  # a word of the vocabulary is one token, whatever the merges
+}  # a word in the vocabulary is one token, even if no merges lead to it
 _NORMALIZED = {QWEN2_SPLIT}  # Qwen's texts are in the form NFC
 _PADDING = re.compile(r'\[PAD\d+\]')
 _NAMES = {'bos': 'bos', 'eos': 'eos', 'unknown': 'unk', 'padding': 'pad'}
 
 
 def read_tokenizer(metadata: Mapping[str, Any], *, place: str) -> dict[str, str]:
-    """Returns the files of the tokenizer by name, as a folder of `transformers` has them.
+    """Returns the contents of the tokenizer's files by name, as in a folder of `transformers`.
 
     tokenizer.json, tokenizer_config.json, generation_config.json and, if the file has a chat
     template, chat_template.jinja. {} if the file has no tokenizer.
@@ -147,7 +148,7 @@ def _json(values: Mapping[str, Any]) -> str:
 
 
 def _byte_level(values: Mapping[str, Any], place: str) -> Tokenizer:
-    """Builds a BPE tokenizer on bytes."""
+    """Builds a byte-level BPE tokenizer."""
     pre = values.get('pre')
     if pre not in PRE_TOKENIZERS:
         near = difflib.get_close_matches(str(pre), PRE_TOKENIZERS, n=1, cutoff=0.0)[0]
@@ -205,12 +206,12 @@ def _sentencepiece(values: Mapping[str, Any], place: str) -> Tokenizer:
 
 
 def _respelled(tokens: Sequence[str]) -> list[str]:
-    """Returns the tokens with runs of spaces as SentencePiece writes them in text."""
+    """Replaces spaces by SentencePiece's symbol in tokens that consist of spaces only."""
     return [SPACE * len(t) if t and not t.strip(' ') else t for t in tokens]
 
 
 def _vocabulary(values: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the ids of all tokens, without the ones that only pad the vocabulary."""
+    """Returns token -> id, without the tokens that only pad the vocabulary."""
     pairs = zip(values['tokens'], values['token_type'], strict=True)
     return {
         token: i
@@ -224,15 +225,15 @@ def _read_merges(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _derived_merges(values: Mapping[str, Any], vocab: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Returns every division of a piece into two pieces, the best score first.
+    """Returns every division of a piece into two pieces, those of the best-scored piece first.
 
-    Control tokens are neither pieces nor divided: text must not be encoded as one.
+    Control tokens are left out, so that no text is encoded as one.
     """
     tokens = zip(values['tokens'], values['token_type'], strict=True)
     usable = {token: kind for token, kind in tokens if kind in (NORMAL, USER_DEFINED)}
 
     def rank(token: str) -> tuple[bool, float, int]:
-        """User-defined pieces are whole wherever they stand, so they come first."""
+        """Sort key; user-defined pieces come first, because they are never divided in a text."""
         is_whole = usable[token] == USER_DEFINED
         score = 0.0 if is_whole else -values['scores'][vocab[token]]
         return not is_whole, score, vocab[token]

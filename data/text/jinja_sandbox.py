@@ -1,4 +1,4 @@
-"""Renders chat templates, which are programs in jinja that strangers wrote, in a sandbox.
+"""Renders chat templates, which are untrusted jinja programs, in a sandbox.
 
 The environment has what `transformers` gives a template (`apply_chat_template`), so the texts are
 the same: raise_exception, strftime_now, tojson without HTML escapes, loop controls, generation.

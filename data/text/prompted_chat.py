@@ -1,8 +1,9 @@
 """Renders a conversation under prompts: the messages that a player reads, as token ids.
 
-Consecutive turns that a player quotes form one user message, which the instruction of the next
-turn fills in. Where that instruction names a turn that stands before the player's own last turn,
-the whole conversation is quoted in one message. Own turns keep their ids.
+The player's own turns are assistant messages and keep their ids. The turns of others between two of
+them are quoted in one user message, as the instruction of the next own turn lays them out. If that
+instruction names a turn before the player's last own turn, the whole conversation is quoted in one
+user message instead.
 """
 
 import dataclasses
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
     from elenchus.data.text.chat import Chat
 
 Rendered = list[tuple[Ids, Ids]]
-"""(ids before the body, ids of the body) of each turn; a quoted turn has no body."""
+"""For each turn (ids before its body, ids of its body); a quoted turn has no body."""
 
 
 def render(
     chat: 'Chat', turns: Sequence[Turn], role: str, *, is_open: bool
 ) -> tuple[Rendered, Ids]:
-    """Returns the turns as the player that writes `role` reads them, and the ids after them.
+    """Renders the turns as the player that writes `role` reads them.
 
-    With `is_open` a turn of the role is to be written next: the ids after the turns are its header
-    and prefix. Otherwise the last turn may be one that the player wrote, and no ids follow.
+    Returns (rendered turns, ids after them). With `is_open` a turn of `role` is written next, and
+    the ids after the turns open it: the message before it, its header and its prefix. Otherwise no
+    ids follow, and the last turn may be the player's own.
     """
     reader = _Reader(chat, PLAYER_OF_ROLE[role])
     own = [i for i, turn in enumerate(turns) if reader.is_own(turn)]
@@ -46,7 +48,7 @@ def render(
     )
     lead, system, header = reader.opening(opener)
     examples = opener.examples
-    if examples and system:  # the first message is that of an example
+    if examples and system:  # the system text goes into the first user message, an example's
         (text, answer), *others = examples
         examples, system = ((system + text, answer), *others), ''
     lead += reader.examples(examples, written if first == last else turns[first].role, header)
@@ -58,7 +60,7 @@ def render(
         if before is not None:
             lead += reader.close(before)
         lead += reader.message(segment, turns[:i], next_role, system=system, header=header)
-        if segment:  # the message belongs to the last turn that it quotes
+        if segment:  # the ids of the message count as those of the last turn that it quotes
             rendered[i - 1], lead = (lead, ()), ()
         lead += reader.header(next_role, turns[:i], is_last=i == last)
         if i == len(turns):
@@ -66,7 +68,7 @@ def render(
         body = reader.body(turns[i], turns[:i], is_last=i == last)
         rendered[i], lead = (lead, body), ()
         before, start, system, header = turns[i], i + 1, '', ()
-    if start < len(turns):  # what follows the last own turn, as it stands
+    if start < len(turns):  # turns after the last own one, without an instruction
         lead += reader.close(before) if before is not None else ()
         lead += reader.message(turns[start:], turns, None, system=system, header=header)
         rendered[-1] = (lead, ())
@@ -74,7 +76,7 @@ def render(
 
 
 def quotes_earlier(chat: 'Chat', turns: Sequence[Turn], role: str) -> bool:
-    """Returns whether the instruction of `role` after these turns quotes an own, earlier turn."""
+    """Returns whether the instruction of `role` names a turn up to the player's last own turn."""
     player = PLAYER_OF_ROLE[role]
     own = [i for i, turn in enumerate(turns) if PLAYER_OF_ROLE.get(turn.role) == player]
     prompt = chat.prompts.of(role, turns[-1].role if turns else None)
@@ -98,7 +100,7 @@ class _Reader:
         return self.chat.prompts.of(role, before[-1].role if before else None)
 
     def frame(self, role: str) -> Frame:
-        """Returns the frame of a role's turn; of a template without frames, its header token."""
+        """Returns the frame of a role's turn; without frames, its header token is the header."""
         template = self.chat.template
         if template.user is None:
             return Frame((Special(f'<{role}>'),), ())
@@ -106,11 +108,12 @@ class _Reader:
         return template.assistant if is_own else template.user
 
     def opening(self, prompt: Prompt) -> tuple[Ids, str, Pieces]:
-        """Returns the beginning, and what the first user message begins with instead of its frame.
+        """Returns how a conversation begins: (ids, text, header).
 
-        That is the system message, of a template without a system slot: as Llama 2's published one
-        does, in tags; of the others as text in front. Or it is a header that has the message
-        already, as of Gemma 3; () is that of the frame.
+        `ids` open the conversation. `text` begins the first user message: it is the system message
+        if the template has no place for one, in tags (Llama 2) or as plain text. `header` replaces
+        the header of the first user message if it includes the system message (Gemma 3); () keeps
+        that of the frame.
         """
         template, ids = self.chat.template, self.chat.piece_ids
         if prompt.system and template.system_frame is None:
@@ -123,7 +126,7 @@ class _Reader:
         return ids(template.opening), '', ()
 
     def examples(self, examples: Sequence[tuple[str, str]], role: str, header: Pieces) -> Ids:
-        """Returns examples as messages: each text of the user, then the turn that answers it."""
+        """Returns each example as a user message and the turn that answers it."""
         result: Ids = ()
         for text, answer in examples:
             turn = self.chat.text_turn(role, answer)
@@ -135,7 +138,7 @@ class _Reader:
         return result
 
     def framed(self, content: Ids, *, role: str = 'question', header: Pieces = ()) -> Ids:
-        """Returns a user's message with this content in the frame of a role, or another header."""
+        """Returns content in the frame of a role; a `header` given replaces that of the frame."""
         frame, ids = self.frame(role), self.chat.piece_ids
         header = header or frame.header
         lead = ids(header)
@@ -148,7 +151,7 @@ class _Reader:
     def header(
         self, role: str, before: Sequence[Turn], *, is_last: bool, prefix: str | None = None
     ) -> Ids:
-        """Returns the header of an own turn with its prefix; the template's is of the last only."""
+        """Returns header and prefix of an own turn; only the last has the template's prefix."""
         template = self.chat.template
         prefix = self.prompt_of(role, before).prefix if prefix is None else prefix
         if not is_last and self.is_stripped and thoughts.OPEN in prefix:
@@ -157,7 +160,7 @@ class _Reader:
         return self.chat.piece_ids((*self.frame(role).header, *chat_templates.joined(pieces)))
 
     def body(self, turn: Turn, before: Sequence[Turn], *, is_last: bool) -> Ids:
-        """Returns the ids of an own turn; of an earlier one perhaps without its thoughts."""
+        """Returns the ids of an own turn; earlier ones lose their thoughts if `is_stripped`."""
         text = self.chat.text(turn)
         kept = self.kept_text(turn, before, text)
         if is_last or kept == text:
@@ -172,7 +175,7 @@ class _Reader:
 
     @property
     def is_stripped(self) -> bool:
-        """Whether later turns do not see thoughts."""
+        """Whether the thoughts of earlier turns are removed."""
         return self.chat.prompts.thinking == 'strip'
 
     def kept_text(self, turn: Turn, before: Sequence[Turn], text: str) -> str:
@@ -180,7 +183,7 @@ class _Reader:
         if turn.role not in PLAYER_OF_ROLE or not self.is_stripped:
             return text
         prefix = self.prompt_of(turn.role, before).prefix
-        if turn.logprobs:  # a text that nobody sampled begins outside the template's thoughts
+        if turn.logprobs:  # only a sampled text may begin inside thoughts that the template opened
             prefix = chat_templates.text_of(self.chat.template.prefix) + prefix
         was_opened = thoughts.OPEN in prefix and thoughts.CLOSE not in prefix
         return thoughts.without_thoughts(text, was_opened=was_opened)
@@ -196,7 +199,7 @@ class _Reader:
         system: str,
         header: Pieces,
     ) -> Ids:
-        """Returns the user's message before a turn of `role`, which quotes a segment of turns."""
+        """Returns the user message before a turn of `role`; it quotes the turns of `segment`."""
         prompt = Prompt() if role is None else self.prompt_of(role, before)
         is_framed = self.chat.template.user is not None
         if not segment:
@@ -221,7 +224,7 @@ class _Reader:
     def as_they_are(
         self, segment: Sequence[Turn], before: Sequence[Turn], *, header: Pieces
     ) -> Ids:
-        """Returns a message that has the turns of a segment and nothing else."""
+        """Returns a message that quotes the turns of a segment, without any instruction."""
         result: Ids = ()
         if self.chat.template.user is None:
             for turn in segment:
@@ -240,7 +243,7 @@ class _Reader:
     def parts(
         self, segment: Sequence[Turn], before: Sequence[Turn], prompt: Prompt
     ) -> list[str | Turn]:
-        """Returns a message as texts and turns."""
+        """Returns a user message as parts: the texts of the instruction and quoted turns."""
         join = self.chat.template.join
         if not prompt.fields:
             parts = [part for turn in segment for part in (turn, join)]
@@ -260,7 +263,7 @@ class _Reader:
         return [*parts, *(part for turn in missing for part in (join, turn))]
 
     def paragraphs(self, turn: Turn, before: Sequence[Turn]) -> str:
-        """Returns the steps of an attempt in tags that number them from 0, as ProcessBench does."""
+        """Returns the steps of an attempt in tags numbered from 0, as in ProcessBench's prompt."""
         starts = (0, *turn.step_ends)
         decode = self.chat.tokenizer.decode
         steps = [decode(turn.tokens[a:b]) for a, b in zip(starts, turn.step_ends, strict=False)]
@@ -273,7 +276,11 @@ class _Reader:
         )
 
     def encode(self, parts: Sequence[str | Turn]) -> Ids:
-        """Returns the ids of a message: sampled turns as they are, texts and questions merged."""
+        """Returns the ids of a message's parts.
+
+        Sampled turns keep their ids. Adjacent texts and turns that no model wrote are joined and
+        encoded together.
+        """
         tokenizer, merged = self.chat.tokenizer, []
         parts = [part for part in parts if part != '']
         if len(parts) == 1 and isinstance(parts[0], Turn):
@@ -298,14 +305,14 @@ class _Reader:
         return ids
 
     def quoted(self, turn: Turn) -> Ids:
-        """Returns the ids of a turn's text as another player reads it."""
+        """Returns the ids of a sampled turn's text as another player reads it."""
         text = self.chat.text(turn)
         kept = self.kept_text(turn, (), text)
         return self.chat.text_ids(turn) if kept == text else tuple(self.chat.tokenizer.encode(kept))
 
 
 def _trimmed(parts: list[str | Turn]) -> list[str | Turn]:
-    """Returns a message's parts without the white space around them, if text is there."""
+    """Strips white space at the start and end of a message, where the part there is a text."""
     trimmed = list(parts)
     if trimmed and isinstance(trimmed[0], str):
         trimmed[0] = trimmed[0].lstrip()

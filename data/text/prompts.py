@@ -1,9 +1,9 @@
-r"""Prompts: what a model is told besides a conversation, so that it plays without training.
+r"""Prompts: system messages, instructions and examples with which untrained models play a role.
 
-A prompt belongs to the role that is written under it. Its instruction is text with the names of
-turns in braces, as in `{question} Put the answer into \boxed{}.`; other braces are text. One that
-names no turn stands behind the message. `guide` is the prompt of what is written directly after a
-guide. configs/prompts.py has published ones.
+A prompt belongs to the role of the turn that is written under it. Its instruction is text with the
+names of turns in braces, as in `{question} Put the answer into \boxed{}.`; other braces are text.
+An instruction that names no turn is appended to the message. `guide` is the prompt of the turn that
+is written directly after a guide. configs/prompts.py has published prompts.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """The prompts of all roles, and what becomes of thoughts; the default changes nothing."""
+    """The prompts of all roles, and the treatment of thoughts; the default changes nothing."""
 
     attempt: Prompt = Prompt()
     guide: Prompt = Prompt()
@@ -73,7 +73,7 @@ class Prompts:
         return self.guide if is_guided else getattr(self, role)
 
     def concern(self, player: str | None) -> bool:
-        """Returns whether a player reads or writes anything else than without prompts."""
+        """Returns whether the prompts change anything that a player reads or writes."""
         roles = {'actor': ('attempt', 'guide', 'refinement'), 'critic': ('guide', 'critique')}
         if player is None:
             return False

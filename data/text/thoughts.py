@@ -1,7 +1,7 @@
 """Blocks of thoughts, `<think> ... </think>`, that a reasoning model writes before its answer.
 
-What is thought is no answer, no verdict and no step. The end decides: templates may open the block
-in the prompt, so that only `</think>` is in what the model wrote.
+Thoughts contain no answer, verdict or step. A block is recognised by its end, because templates may
+open it in the prompt, so that the model writes only `</think>`.
 """
 
 import bisect
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 OPEN, CLOSE = '<think>', '</think>'
 
 Thinking = Literal['keep', 'strip', 'forbid']
-"""What becomes of thoughts: they stay in a conversation; later turns do not see them; or no model
-may open a block of them."""
+"""Treatment of thoughts: kept in the conversation, removed from what later turns read, or models
+may not open a block of them."""
 
 
 def without_thoughts(text: str, *, was_opened: bool = False) -> str:
@@ -33,7 +33,7 @@ def without_thoughts(text: str, *, was_opened: bool = False) -> str:
 
 
 def masked(text: str) -> str:
-    """Returns the text with line breaks in the place of its thoughts, so that offsets stay."""
+    """Replaces thoughts by line breaks, so that offsets do not change."""
     before, closing, answer = text.rpartition(CLOSE)
     if closing:
         return '\n' * (len(before) + len(closing)) + answer

@@ -1,4 +1,4 @@
-"""A time limit for a call into a library that cannot be interrupted, and lets Python go on."""
+"""Time limits for calls of libraries that cannot be interrupted, but release Python's lock."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Tokenizers of the library `tokenizers`: the file `tokenizer.json` that models publish."""
+"""Tokenizers of the library `tokenizers`, from the `tokenizer.json` that models publish."""
 
 import dataclasses
 import difflib
@@ -17,10 +17,10 @@ from elenchus.data.text import chat_templates, time_limits
 
 MAX_VOCABULARY = 10_000_000
 LIMIT_S, LIMIT_S_A_CHARACTER = 60.0, 1e-3
-"""Longest time for one text with the regular expressions of a file: usual ones take 1e-6 s a
-character."""
+"""Time limit in seconds for one text, if the file has regular expressions of its own: a constant,
+and a time per character. Usual expressions take 1e-6 s per character."""
 
-# Several texts at a time would use a thread a core, and warn in a process that forks later.
+# Encoding batches in parallel uses one thread per core, and warns in a process that forks later.
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
@@ -38,8 +38,8 @@ def _has_pattern(value: Any) -> bool:
 class _InvalidFile:
     """Context manager that turns errors of the tokenizers library into a ValueError.
 
-    The library raises plain `Exception`, and a panic for faults of its own; both are named here by
-    their exact type, so that nothing else is caught.
+    The library raises plain `Exception`, and a panic for its own bugs. Both are caught by their
+    exact type, so that nothing else is.
     """
 
     def __init__(self, place: str):
@@ -100,21 +100,21 @@ class JsonTokenizer:
         return self._limited(self._tokenizer.decode_batch, [ids], True, size=len(ids))[0]
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Returns the ids of a rendered conversation: names of special tokens are those tokens."""
+        """Returns the ids of a rendered conversation, in which special tokens stand by name."""
         return self._ids(self._rendering_tokenizer, text)
 
     def _ids(self, tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
         if not self._patterns & {'normalizer', 'pre_tokenizer'}:
             return tokenizer.encode(text, add_special_tokens=False).ids
-        # The call for several texts, which releases Python's lock.
+        # The batch call, because it releases Python's global lock.
         encoded = self._limited(_encode_batch, tokenizer, [text], size=len(text))
         return encoded[0].ids
 
     def _limited(self, call: Callable, *arguments: Any, size: int) -> Any:
-        """Calls what matches regular expressions of the file, for a limited time.
+        """Calls a function that matches regular expressions of the file, with a time limit.
 
-        The library's engine gives up after ten million steps at one place of a text, which takes a
-        second, and a text has many places.
+        The library's engine gives up only after ten million steps at one position of a text, which
+        takes a second, and a text has many positions.
         """
         try:
             with _InvalidFile(f'the tokenizer {self.fingerprint}'):
@@ -127,13 +127,13 @@ class JsonTokenizer:
 
     @functools.cached_property
     def _patterns(self) -> frozenset[str]:
-        """Sections of the file with regular expressions, which its author has chosen."""
+        """Sections of the file that contain regular expressions, which are untrusted."""
         fields = json.loads(self._marked_file())
         sections = ('normalizer', 'pre_tokenizer', 'decoder')
         return frozenset(name for name in sections if _has_pattern(fields.get(name)))
 
     def decode_rendered(self, ids: Sequence[int]) -> str:
-        """Returns the text of token ids with special tokens by their names."""
+        """Returns the text of token ids, in which special tokens are written by name."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
 
     @functools.cached_property
@@ -195,7 +195,7 @@ class JsonTokenizer:
             tokenizer = tokenizers.Tokenizer.from_str(self._marked_file())
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        # Else a user's question that contains '<|im_end|>' could end its own turn.
+        # Otherwise a question that contains '<|im_end|>' could end its own turn.
         tokenizer.encode_special_tokens = True
         return tokenizer
 

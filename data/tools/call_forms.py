@@ -1,4 +1,4 @@
-"""Forms in which a player writes calls of tools, and in which their answers stand in its turn."""
+"""Forms of tool calls that a player writes, and of the answers inside its turn."""
 
 import dataclasses
 import json
@@ -19,15 +19,15 @@ class Call(NamedTuple):
     """A call of a tool."""
 
     name: str
-    text: str  # what the tool gets
-    mistake: str = ''  # why it cannot be answered, in words; '' if it can
-    before: str = ''  # what stands between the call and the answer's text
-    after: str = ''  # what follows the answer's text
+    text: str  # input of the tool
+    mistake: str = ''  # why the call is invalid, as text for the model; '' if it is valid
+    before: str = ''  # text between the call and the answer
+    after: str = ''  # text after the answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """Finds the call with which a text ends."""
+    """Finds the tool call at the end of a text."""
 
     form: CallForm
     names: tuple[str, ...]
@@ -42,10 +42,10 @@ class Calls:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a line has no marks of a tool, but values alone.
+        """Whether calls and answers have no marks, only values, as in the form `equation`.
 
-        Then a call may read an answer before it, as `7 - 2 =` in `3 + 4 = 7 - 2 =`, and what has no
-        value stays unanswered: words would be no part of an equation.
+        Then a call may include an earlier answer, as `7 - 2 =` in `3 + 4 = 7 - 2 =`, and a call
+        without a value stays unanswered: an error in words would not fit into an equation.
         """
         return self.form == 'equation'
 
@@ -54,9 +54,9 @@ class Calls:
         return getattr(self, f'_{self.form}')(text)
 
     def split(self, text: str) -> list[tuple[str, str]]:
-        """Cuts a text at answers of tools: (tool's name, or '' of the player's own words, part).
+        """Splits a text into (name, part): the tool of an answer, or '' for the player's own text.
 
-        A message of a tool is none of a turn's text, so with that form there is one part.
+        With the form `message`, answers are messages of their own, so there is one part.
         """
         parts, at = [], 0
         for name, start, end in _ANSWERS[self.form](text, self) if self.form in _ANSWERS else ():
@@ -65,7 +65,7 @@ class Calls:
         return [(name, part) for name, part in (*parts, ('', text[at:])) if part] or [('', '')]
 
     def samples(self) -> list[str]:
-        """Returns what stands around answers, to see whether a vocabulary can write it."""
+        """Returns example calls with answers, to check that a vocabulary can encode them."""
         texts = {
             'equation': [' 1 + 1 ='],
             'annotation': ['<<1+1='],
@@ -124,7 +124,7 @@ class Calls:
         body = body.partition(closing)[0] if closing else body
         name, argument, mistake = _read_call(body.strip(), form.arguments, self.names)
         if mistake.startswith('error: no object') and not opening:
-            return None  # an answer that begins with a brace
+            return None  # not a call, but a text that begins with a brace
         return Call(name, argument, mistake)
 
 

@@ -1,4 +1,4 @@
-"""A Python process beside this one, with a pipe to it, that can be killed with all it started."""
+"""A child Python process with a pipe to it, which can be killed with all that it started."""
 
 import contextlib
 import os

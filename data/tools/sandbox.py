@@ -1,8 +1,8 @@
-"""Runs programs that models wrote, and returns what they print, as words for the model.
+"""Sandbox: runs programs that models wrote, and returns their output as text for the model.
 
-A program runs in a process of its own that can compute, print and end; see docs/security.md for
-what holds it and what does not. Only Linux has what it takes: elsewhere there is no sandbox, and
-no weaker one either.
+A program runs in a process of its own that can only compute, print and exit; docs/security.md says
+what confines it and what does not. The sandbox needs Linux: elsewhere it raises an error, instead
+of confining less.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ _GRACE_S = 5.0  # beyond a program's wall-clock limit, after which its server is
 _ENVIRONMENT = {
     'LANG': 'C.UTF-8',
     'PYTHONHASHSEED': '0',  # the order of sets is the same in every run
-    # A library that starts threads could start none.
+    # A program may not start threads, so libraries must not try to.
     **dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1'),
 }
 _OPTIONS = ('-s', '-B', '-P')
 
 Isolation = Literal['namespaces', 'filter']
-"""What holds a program besides the kernel's limits and filter of calls: namespaces, or nothing."""
+"""What confines a program: 'filter' is limits and seccomp alone, 'namespaces' adds namespaces."""
 
 
 class SandboxUnavailableError(ValueError):
-    """This machine lacks what the sandbox needs; the message says what, in one line."""
+    """This machine lacks something that the sandbox needs; the message names it in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SandboxSettings:
-    """What a program may use."""
+    """Limits of a program, and the modules it may import."""
 
-    timeout_s: float  # processor seconds; ten times as much on the clock
+    timeout_s: float  # processor seconds; PATIENCE times as many by wall clock
     memory_mib: int
     output_chars: int
     modules: tuple[str, ...]  # that programs may import besides those of server.MODULES
@@ -53,7 +53,7 @@ class SandboxSettings:
 class Sandbox:
     """Runs programs, each in a new process; a context manager that ends its servers.
 
-    At most `num_workers` run at once. Raises SandboxUnavailableError on the first use where the
+    At most `num_workers` programs run at once. The first use raises SandboxUnavailableError if the
     machine lacks something.
     """
 
@@ -179,7 +179,7 @@ class _Server(ChildProcess):
         return self.answer(Ending(ending), text, detail)
 
     def answer(self, ending: Ending, text: str, detail: str) -> Answer:
-        """Returns what a model reads of a program that ended so."""
+        """Returns the text that the model reads for a program with this ending and output."""
         most = self._settings.output_chars
         lines = [text[:most].rstrip('\n')] if text else []
         if ending is Ending.FLOOD or len(text) > most:

@@ -1,8 +1,8 @@
-"""A filter of system calls (seccomp) with which a program can compute, write its output and exit.
+"""A system call filter (seccomp): a program can only compute, write its output and exit.
 
-It is a list of what may be called; everything else fails with EPERM, and the kernel holds to it
-whatever runs in the process, machine code included. No call of the list takes a path, an address
-or a process's number. Standard library only: it is loaded beside a stranger's program.
+The filter is a list of allowed calls; all others fail with EPERM. The kernel enforces it for
+whatever runs in the process, machine code included. No call on the list takes a path, an address or
+a process id. Standard library only, because it is loaded into the process of an untrusted program.
 """
 
 import ctypes

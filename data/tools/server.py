@@ -1,8 +1,8 @@
-"""The process that runs programs for a Sandbox: one child for each, which it limits and ends.
+"""The server process of a Sandbox: it runs each program in a child, which it limits and ends.
 
-It imports the modules that programs may use, leaves the machine's namespaces, and then forks: a
-child has them at once. What a child writes is read as bytes, never as anything else. Standard
-library only.
+It imports the modules that programs may use, enters its own namespaces, and then forks, so that a
+child has the modules without importing them. The output of a child is read as bytes and never
+interpreted. Standard library only.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ LATE_IMPORTS = {
         )
     ),
 }
-"""Parts of packages that their functions import when they are called, so they must be there."""
+"""Submodules that functions of a package import when called; they must be loaded in advance."""
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
@@ -73,9 +73,9 @@ class Limits(NamedTuple):
 
 
 def serve(descriptor: int, settings: str) -> None:
-    """Answers programs until the other end closes.
+    """Runs the programs that it is sent until the other end closes the pipe.
 
-    The first message is a reason why programs cannot be confined here, or ''.
+    The first message that it sends is the reason why programs cannot be confined here, or ''.
     """
     values = json.loads(settings)
     limits = Limits(*values['limits'])
@@ -87,7 +87,7 @@ def serve(descriptor: int, settings: str) -> None:
                 importlib.import_module(part)
         limits = limits._replace(memory_bytes=limits.memory_bytes + _own_bytes())
         with open('/proc/self/oom_score_adj', 'w', encoding='ascii') as file:
-            file.write('1000')  # where memory runs out, a program ends before the run does
+            file.write('1000')  # if memory runs out, the kernel kills programs before the run
         if values['isolation'] == 'namespaces':
             leave_namespaces()
         reason = _try_out(limits)
@@ -112,7 +112,7 @@ def _own_bytes() -> int:
 
 
 def leave_namespaces() -> None:
-    """Gives this process a network, users, mounts of its own, and an empty folder as its root.
+    """Gives this process its own network, user and mount namespaces, with an empty root folder.
 
     Raises OSError where the kernel, or a container, does not allow it.
     """
@@ -126,7 +126,7 @@ def leave_namespaces() -> None:
 
 
 def _try_out(limits: Limits) -> str:
-    """Returns why a program is not confined as it must be; '' if all is well."""
+    """Runs a trial program; returns why it is not confined as it must be, or ''."""
     code = (
         'import os\n'
         'calls = {"a file": lambda: os.open("/", os.O_RDONLY), "a process": os.fork}\n'
@@ -147,9 +147,9 @@ def _try_out(limits: Limits) -> str:
 def run(
     code: str, modules: tuple[str, ...], limits: Limits, *, closes: int
 ) -> tuple[Ending, str, str]:
-    """Runs a program in a child; returns how it ended, what it wrote and the name of a signal.
+    """Runs a program in a child; returns (its ending, its output, the name of a signal or '').
 
-    `closes` is a descriptor whose closing ends the child, and this process; -1: none.
+    If the descriptor `closes` is closed, the child and this process end; -1: none.
     """
     reader, writer = os.pipe()
     server = os.getpid()
@@ -180,7 +180,7 @@ def run(
 def _become(
     code: str, modules: tuple[str, ...], limits: Limits, *, writer: int, server: int
 ) -> None:
-    """Makes this new child the program; does not return."""
+    """Confines this new child and runs the program in it; does not return."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.dup2(writer, 1)
@@ -188,12 +188,12 @@ def _become(
         os.set_inheritable(1, True)
         os.closerange(3, max(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 4096))
         program.run(code, modules, limits=_kernel_limits(limits), parent=server)
-    finally:  # what fails before the program is confined must not go on as a second server
+    finally:  # after an error before the confinement, the child must not go on as a second server
         os._exit(program.NOT_CONFINED)
 
 
 def _kernel_limits(limits: Limits) -> dict[int, int]:
-    seconds = math.ceil(limits.timeout_s) + 1  # behind the server's own, which is finer
+    seconds = math.ceil(limits.timeout_s) + 1  # a second limit; the server's own is finer
     return {
         resource.RLIMIT_AS: limits.memory_bytes,
         resource.RLIMIT_CPU: seconds,
@@ -209,7 +209,7 @@ def _kernel_limits(limits: Limits) -> dict[int, int]:
 def _watch(
     child: int, limits: Limits, *, reader: int, exits: int, closes: int
 ) -> tuple[Ending | None, bytes]:
-    """Reads what a child writes until it exits or must be ended; returns why it must, and that."""
+    """Reads what a child writes until it exits or must be ended; returns (why or None, output)."""
     deadline = time.monotonic() + limits.wall_s
     poller = select.poll()
     for descriptor in (reader, exits, *([closes] if closes >= 0 else [])):

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from elenchus.model import platforms
 from elenchus.model.attention.inputs import AttentionInputs
 
-MASKED_SCORE = -1e30  # finite: -inf - (-inf) would be NaN in a row that is masked completely
+MASKED_SCORE = -1e30  # finite, because -inf - (-inf) would be NaN in a fully masked row
 MAX_RIGHT_QUERIES = 8
-"""Queries of a key head up to which they stand on the right of the keys, on a CPU."""
+"""Largest number of queries per key head for which a CPU computes K Q^T; see `_scores`."""
 MIN_RIGHT_WIDTH = 32
-"""Head width from which they do; the gain was measured at 64."""
+"""Smallest head width for which it does; the gain was measured at 64."""
 _float32_einsum = functools.partial(jnp.einsum, preferred_element_type='float32')
 
 
@@ -35,7 +35,7 @@ def attend(
 ) -> jax.Array:
     """Attention with a float32 softmax of scaled and soft-capped scores.
 
-    Products of low precision are summed and divided in float32, and rounded once, at the end.
+    Products are accumulated and normalised in float32, and rounded once, at the end.
 
     query [B, T, N, H]; key and value [B, K, S, H]; mask [B, T, S], True = attended. Returns
     [B, T, N, H].
@@ -46,7 +46,7 @@ def attend(
     scores = _scores(grouped, key)
     weights, total = _exp_and_sum(scores, mask[:, None, None], cap=cap)
     out = _float32_einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
-    # The softmax divides here and not before: [T, H] is usually smaller than [T, S].
+    # The division of the softmax comes after the product: [T, H] is usually smaller than [T, S].
     out = (out / total).astype(value.dtype)
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
@@ -57,8 +57,8 @@ def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
     is_small = 1 < G * T <= MAX_RIGHT_QUERIES and H >= MIN_RIGHT_WIDTH
     if platforms.target_platform() != 'cpu' or not is_small:
         return _float32_einsum('BKGTH,BKSH->BKGTS', query, key)
-    # A few queries on the right of the keys: the product is 1.8 times as fast on a CPU, as it reads
-    # keys as they lie. Without the barrier XLA writes it in the other order again.
+    # K Q^T instead of Q K^T: with few queries it is 1.8 times as fast on a CPU, as it reads keys in
+    # memory order. Without the barrier XLA would exchange the operands again.
     scores = _float32_einsum('BKSH,BKGTH->BKSGT', key, query)
     return jax.lax.optimization_barrier(scores).transpose(0, 1, 3, 4, 2)
 
@@ -74,8 +74,8 @@ def attend_causal(
 ) -> jax.Array:
     """`attend` for a causal mask with T == S: computes blocks of queries against earlier keys only.
 
-    With four blocks, 3/8 of the scores are never computed. Queries of a part of the sequence, whose
-    place only the device knows, are computed against all keys.
+    With four blocks, 3/8 of the scores are never computed. Queries that are a part of the sequence
+    ('context') attend to all keys under the mask, because only the device knows their position.
     """
     T, S = query.shape[1], key.shape[2]
     size = query_block_size(T)
@@ -103,7 +103,7 @@ def attend_shared(
     scale: float,
     cap: float,
 ) -> jax.Array:
-    """`attend_causal` for rows with a shared prompt, which attends to itself only once.
+    """`attend_causal` for rows with a shared prompt, whose own attention is computed only once.
 
     query [B, T, N, H]; key and value [B, K, T, H]; T is `inputs.shared.length`. The queries of all
     samples read the same keys of the prompt, so the prompt is never copied.

@@ -1,9 +1,9 @@
-"""Fused attention kernels that JAX ships, for causal attention of new tokens to each other.
+"""Causal attention of new tokens to each other by the fused kernels that JAX ships.
 
 'splash' is the block-sparse Pallas kernel for TPUs, 'cudnn' is cuDNN's fused attention for GPUs.
-Both have their own backward pass and never store the scores [T, S]. On other devices Pallas'
-interpreter and XLA compute the same values, for tests and dry runs only; `check_backend` refuses
-real runs there. Dimensions as in model/layers.py.
+Both have their own backward pass and never store the scores [T, S]. On other devices, Pallas'
+interpreter and XLA compute the same values, for tests and dry runs only: `check_backend` raises for
+real runs. Dimensions as in model/layers.py.
 """
 
 import jax
@@ -16,11 +16,11 @@ from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
 
 KERNELS = {'tpu': 'splash', 'gpu': 'cudnn'}
-"""Platform -> the kernel that 'auto' takes there, if it supports the model."""
+"""Platform -> the kernel that 'auto' selects there, if it supports the model."""
 PLATFORMS = {'splash': 'tpu', 'cudnn': 'gpu'}
 """Kernel -> the only platform that it runs on."""
 LANES = 128
-"""Lengths are padded to a multiple of this, which the key blocks of splash must divide."""
+"""Lengths are padded to a multiple of it; the key blocks of splash are multiples of it too."""
 BLOCKS = (512, 256, 128)
 """Block sizes of splash; the largest that divides the length is used. Source: MaxText base.yml."""
 
@@ -34,16 +34,17 @@ def attend_causal(
     config: ModelConfig,
     scale: float,
 ) -> jax.Array:
-    """Causal attention by the kernel of `implementation`, which must not be the einsum.
+    """Causal attention by the kernel that `implementation` names, which must not be 'einsum'.
 
-    query [B, T, N, H]; key and value [B, K, S, H] of all parts of a sequence. Returns [B, T, N, H].
+    query [B, T, N, H]; key and value [B, K, S, H] of the whole sequence. With 'context' the queries
+    are one part of it, so T < S. Returns [B, T, N, H].
     """
     if inputs.shared is not None:
         return _attend_split(query, key, value, inputs=inputs, config=config, scale=scale)
     kernel = {'splash': splash, 'cudnn': cudnn}[implementation(config)]
     B, T, N, H = query.shape
     parts = _num_parts(T, key.shape[2])
-    # Padding is at the end, and no real query attends to later keys: it cannot change a result.
+    # Padding at the end changes no result: real queries never attend to later keys.
     grouped = group_by_kv_head(_pad_to_lanes(query, axis=1), key.shape[1])
     arrays = [grouped, _pad_to_lanes(key, axis=2), _pad_to_lanes(value, axis=2)]
     axes = [('batch', 'kv_heads', None, None, None)[: x.ndim] for x in arrays]
@@ -78,7 +79,10 @@ def attend_causal(
 
 
 def _attend_split(query, key, value, *, inputs, config, scale) -> jax.Array:
-    """`attend_causal` for rows with a shared prompt: no kernel knows this layout, so copies it."""
+    """`attend_causal` for rows with a shared prompt.
+
+    No kernel supports this layout, so each sample gets a copy of the prompt.
+    """
     shared = inputs.shared
     key, value = (shared.split_samples(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (key, value))
     query, inputs = shared.split_samples(query), inputs._replace(shared=None)
@@ -114,10 +118,11 @@ def splash(
         q_seq_shards=S // T,
         attn_logits_soft_cap=cap or None,
         interpret=platforms.target_platform() != 'tpu',
-        # Output and sums of exponentials: with both, the backward pass needs no forward kernel.
+        # Names the output and the log-sum-exp, so that remat can keep them: the backward pass then
+        # does not run the forward kernel again.
         residual_checkpoint_name='attention',
     )
-    # The kernel takes segment ids: a dense mask [B, T, T] would need the memory that it saves.
+    # Segment ids instead of a dense mask [B, T, T], which would take the memory that is saved.
     ids = None
     if segments is not None:
         ids = splash_attention.SegmentIds(_part_of(segments, part, size=T, axis=1), segments)
@@ -147,7 +152,7 @@ def cudnn(
     # Some cuDNN versions refuse a mask together with a window (its frontend's SDPA checks).
     index = jnp.arange(S)
     distance = _part_of(index, part, size=T, axis=0)[:, None] - index
-    if S > T:  # its own causal mask begins at the first key
+    if S > T:  # the kernel's own causal mask would place the queries at the first key
         mask = (distance >= 0)[None, None]
     if segments is not None:
         own = _part_of(segments, part, size=T, axis=1)
@@ -186,10 +191,10 @@ def _part_of(x: jax.Array, part: jax.Array | int, *, size: int, axis: int) -> ja
 
 
 def _kernel_of_part(kernel, part: jax.Array | int, *, parts: int):
-    """The splash kernel of one part of the queries.
+    """Returns the splash kernel for one part of the queries.
 
-    Its arrays of blocks are [heads, query blocks, key blocks], each part behind the other in the
-    second dimension (`SplashAttentionKernel.manual_sharding_spec`).
+    The kernel's mask info is [heads, query blocks, key blocks]; the parts are slices of the second
+    dimension (`SplashAttentionKernel.manual_sharding_spec`).
     """
     if parts == 1:
         return kernel
@@ -218,7 +223,7 @@ def implementation(config: ModelConfig, platform: str | None = None) -> str:
     if config.attention != 'auto':
         return config.attention
     kernel = KERNELS.get(platform or platforms.target_platform())
-    # Splash pads no heads: narrower ones than the lanes would need copies of all arrays.
+    # Splash does not pad heads: a width below LANES would need padded copies of all arrays.
     supported = {
         'splash': config.head_dim % LANES == 0,
         'cudnn': config.dtype == 'bfloat16'

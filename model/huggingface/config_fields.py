@@ -119,7 +119,7 @@ def windows_by_layer(is_local: Callable[[HFConfig, int], bool]) -> FieldMap:
         types = _layer_types(hf_config)
         local = [is_local(hf_config, i) if types is None else types[i] == LOCAL for i in layers]
         windows = tuple(size if is_windowed else 0 for is_windowed in local)
-        # The shortest pattern that repeats to the windows of all layers.
+        # The shortest pattern whose repetition gives the windows of all layers.
         periods = (windows[:n] for n in range(1, len(windows) + 1))
         return {
             'windows': next(

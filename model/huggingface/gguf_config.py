@@ -1,8 +1,8 @@
 """Computes the config.json of a GGUF file from its metadata.
 
-The keys are those of llama.cpp (`class Keys` of its gguf-py). Some facts have no key and are fixed
-in its code by architecture and size: they are here too. What a file asks for beyond the known keys
-is refused by name: a model whose scaling is ignored reads long texts wrongly, without an error.
+The keys are those of llama.cpp (`class Keys` of its gguf-py). Some values have no key: llama.cpp
+derives them from architecture and size, and so does this module. Unknown keys of rotary scaling are
+an error: a model whose scaling is ignored would read long texts wrongly, without any error.
 """
 
 import difflib
@@ -22,9 +22,9 @@ MODEL_TYPES = {
     'gemma2': 'gemma2',
     'gemma3': 'gemma3_text',
 }
-"""Architecture of a file -> model_type of its config.json. Mistral's files say llama."""
+"""Architecture of a file -> model_type in config.json. Files of Mistral have `llama` too."""
 
-# Layers of the models whose queries are scaled by width / heads instead of the width of a head.
+# (architecture, layers) of models whose queries are scaled by embed width / heads, not head width.
 _SCALED_BY_WIDTH = {('gemma2', 46), ('gemma3', 62)}
 _SIZES = {
     'block_count': 'num_hidden_layers',
@@ -47,7 +47,7 @@ _LLAMA3 = {'low_freq_factor': 1.0, 'high_freq_factor': 4.0, _LENGTH: 8192}
 def read_config(file: GgufFile) -> dict[str, Any]:
     """Returns the config.json of a file.
 
-    Raises ValueError, naming the key, if one is missing or asks for something that we do not have.
+    Raises ValueError, naming the key, if one is missing or not supported.
     """
     values = _Values(file)
     architecture = file.architecture
@@ -81,7 +81,7 @@ def read_config(file: GgufFile) -> dict[str, Any]:
 
 
 class _Values:
-    """Metadata of the file's architecture, by their names after its prefix."""
+    """Metadata of the file's architecture, by key without the architecture's prefix."""
 
     def __init__(self, file: GgufFile):
         self.file = file
@@ -107,7 +107,7 @@ class _Values:
         return self.items[name]
 
     def integer(self, name: str, default: int | None = None) -> int:
-        """Returns an integer. Raises ValueError for anything else, as for one value a layer."""
+        """Returns an integer. Raises ValueError for anything else, such as one value per layer."""
         value = self.required(name) if default is None else self.get(name, default)
         if isinstance(value, list) and len(set(value)) == 1:
             value = value[0]
@@ -120,7 +120,10 @@ class _Values:
 
 
 def _heads(values: _Values, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the width of a head. Raises ValueError if values have another one than keys."""
+    """Returns the head width, and whether attention has biases.
+
+    Raises ValueError if values have another width than keys, or positions rotate part of a head.
+    """
     heads, rotary = config['num_attention_heads'], values.get('rope.dimension_count')
     width = values.get('attention.key_length') or config['hidden_size'] // max(heads, 1)
     if values.get('attention.value_length') not in (None, width):
@@ -192,9 +195,9 @@ def _yarn(values: _Values) -> dict[str, Any]:
 def llama3_scaling(divisors: np.ndarray, *, theta: float, head_dim: int) -> dict[str, Any] | None:
     """Returns the scaling of kind llama3 that gives these divisors; None if all are 1.
 
-    llama.cpp stores only the divisors [head_dim / 2]. Between the two wavelengths of the scaling
-    their inverses are linear in the frequency, which gives the wavelengths. Raises ValueError if no
-    scaling gives these divisors.
+    llama.cpp stores only the divisors [head_dim / 2]. Their inverses are linear in the frequency
+    between the two wavelengths of the scaling, so a line fit recovers the wavelengths. Raises
+    ValueError if no scaling gives these divisors.
     """
     divisors = np.asarray(divisors, np.float64).reshape(-1)
     if np.allclose(divisors, 1):
@@ -220,7 +223,7 @@ def llama3_scaling(divisors: np.ndarray, *, theta: float, head_dim: int) -> dict
 
 
 def _divisors(scaling: Mapping[str, Any], frequencies: np.ndarray) -> np.ndarray:
-    """Returns what scaling of kind llama3 divides each frequency by."""
+    """Returns the divisor of each frequency under scaling of kind llama3."""
     low, high = scaling['low_freq_factor'], scaling['high_freq_factor']
     turns = scaling[_LENGTH] * frequencies / (2 * math.pi)
     smooth = np.clip((turns - low) / (high - low), 0, 1)

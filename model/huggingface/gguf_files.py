@@ -1,8 +1,8 @@
 """Reads GGUF files, the format of llama.cpp, with the library `gguf`: metadata and weights.
 
-Weights come back under the names of `transformers` and in its layout, in float32, one tensor at a
-time: quantized ones are dequantized, the rows that llama.cpp permutes are put back, and 1 is
-subtracted from norms that are stored with 1 added. Source: docs/gguf.md of ggml.
+Weights are returned one tensor at a time, in float32, with the names and layout of `transformers`:
+quantized weights are dequantized, the permutation of rows by llama.cpp is undone, and 1 is
+subtracted from Gemma's norms, which are stored with 1 added. Source: docs/gguf.md of ggml.
 """
 
 import dataclasses
@@ -48,11 +48,11 @@ _GEMMA_NORMS = {
     'post_ffw_norm': 'post_feedforward_layernorm',
 }
 ROPE_FACTORS = 'rope_freqs.weight'
-"""Tensor of divisors of the rotary frequencies, from which Llama 3.1's scaling is computed."""
+"""Tensor of the divisors of rotary frequencies: Llama 3.1's scaling."""
 
 _LAYER = re.compile(r'blk\.(\d+)\.(\w+)\.(weight|bias)')
 _PERMUTED = re.compile(r'\.self_attn\.[qk]_proj\.')
-# What the library raises where a file ends early or holds no sensible numbers.
+# Exceptions of the library for a file that is cut off or has invalid numbers.
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, OSError, MemoryError)
 
 
@@ -71,8 +71,8 @@ def load_library() -> types.ModuleType:
 class GgufFile:
     """A GGUF file: its metadata and the tensors of its model.
 
-    Values of the tensors are read when they are asked for. Raises ValueError, naming the file, if
-    it is damaged, cut off, in several parts or of big-endian numbers.
+    Values of tensors are read on demand. Raises ValueError, naming the file, if it is damaged, cut
+    off, in several parts or big-endian.
     """
 
     path: pathlib.Path
@@ -111,12 +111,12 @@ class GgufFile:
 
     @functools.cached_property
     def architecture(self) -> str:
-        """llama.cpp's name of the architecture, which its own keys begin with."""
+        """llama.cpp's name of the architecture, which is the prefix of its keys."""
         return str(self.metadata.get('general.architecture', ''))
 
     @functools.cached_property
     def tensors(self) -> dict[str, StoredTensor]:
-        """All tensors by the names of `transformers`; those without one by their own."""
+        """All tensors by their names in `transformers`; a tensor without one keeps its own."""
         return {
             hf_name(tensor.name, self.architecture): StoredTensor(
                 tensor.name,
@@ -128,7 +128,7 @@ class GgufFile:
         }
 
     def read_raw(self, name: str) -> np.ndarray:
-        """Returns a tensor of the file, by its name there, in float32."""
+        """Returns a tensor by its name in the file, dequantized to float32."""
         tensor = self._by_name[name]
         return (
             load_library()
@@ -186,7 +186,7 @@ def list_weights(file: GgufFile, *, heads: int, kv_heads: int) -> GgufWeights:
 
 
 def hf_name(name: str, architecture: str) -> str:
-    """Returns the name in `transformers` of a tensor; without one the name itself."""
+    """Returns a tensor's name in `transformers`, or the name itself if it has none there."""
     norms = _GEMMA_NORMS if architecture.startswith('gemma') else _NORMS
     layer = _LAYER.fullmatch(name)
     if layer is not None:
@@ -200,8 +200,8 @@ def hf_name(name: str, architecture: str) -> str:
 def unpermuted(values: np.ndarray, heads: int) -> np.ndarray:
     """Undoes llama.cpp's order of the rows of queries or keys.
 
-    It interleaves the two halves of each head, because it rotates neighbouring rows; `transformers`
-    and we rotate halves. values [heads * H, ...].
+    llama.cpp interleaves the two halves of each head, because it rotates neighbouring rows;
+    `transformers` and this project rotate the halves. values [heads * H, ...].
     """
     rows = values.shape[0]
     if heads < 1 or rows % (2 * heads):

@@ -1,4 +1,4 @@
-"""Quantized files: names what cannot be read, and dequantizes fp8 weights with their scales.
+"""Dequantizes fp8 weights with their scales; raises for all other quantized files.
 
 Two kinds of fp8 files are read. Blocks: `weight_scale_inv` has one factor per block of the matrix
 (DeepSeek-V3, Qwen3-FP8). Whole matrices or rows: `weight_scale` has one factor, or one per row
@@ -24,7 +24,7 @@ BLOCK = (128, 128)
 
 _FP8 = {'F8_E4M3', 'F8_E5M2'}
 _FLOATS = {'F64', *safetensors_files.DTYPES}
-# Values of products and of the KV cache: weights do not depend on them.
+# Scales of activations and of the KV cache: weights do not depend on them.
 _UNUSED = ('.input_scale', '.input_scale_ub', '.activation_scale', '.k_scale', '.v_scale')
 # Suffixes of tensors beside a quantized weight -> the library that writes them.
 _COMPANIONS = {
@@ -108,13 +108,13 @@ def _says_no_blocks(hf_config: HFConfig) -> bool:
 
 
 def _check_shape(tensor: StoredTensor, scale: StoredTensor, hf_config: HFConfig) -> None:
-    """Raises ValueError if a scale belongs to another shape than that of the weight."""
+    """Raises ValueError if the shape of a scale does not fit that of its weight."""
     rows, *others = tensor.shape or (1,)
     shapes = [(), (1,), (1,) * len(tensor.shape)]
     if _is_by_block(scale) and len(tensor.shape) == 2:
         blocks = _num_blocks(tensor.shape, _block_size(hf_config))
         shapes = [blocks] if math.prod(blocks) > 1 else [*shapes, blocks]
-        # A file without blocks has one factor a matrix under the same name.
+        # In a file without blocks, this name may have one factor for the whole matrix.
         shapes += [(), (1,)] if _says_no_blocks(hf_config) else []
     else:
         shapes += [(rows,), (rows, *[1] * len(others))]

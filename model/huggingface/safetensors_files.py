@@ -20,13 +20,13 @@ OTHER_FORMATS = (
     *('pytorch_model*.bin', '*.gguf', 'consolidated*', '*.pth', '*.pt', '*.ckpt', '*.pkl'),
     *('*.h5', '*.msgpack', '*.npz', '*.bin'),
 )
-"""Patterns of files with weights in formats that are not read."""
+"""Patterns of weight files in formats that are not supported."""
 DTYPES = {
     'F32': np.dtype('float32'),
     'F16': np.dtype('float16'),
     'BF16': np.dtype(ml_dtypes.bfloat16),
 }
-"""dtype in a file -> NumPy dtype, for the dtypes that weights are stored in."""
+"""dtype in a file -> NumPy dtype, for the dtypes of weights."""
 
 _FP8 = {
     'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
@@ -82,7 +82,7 @@ def read_headers(path: pathlib.Path) -> dict[str, StoredTensor]:
 def check_content(path: pathlib.Path) -> None:
     """Raises ValueError if a file is empty or a pointer that Git LFS has not replaced.
 
-    A file that does not exist passes; a pipe or a device, whose reading may never end, does not.
+    A missing file passes. A pipe or a device, whose reading might never end, does not.
     """
     if not path.is_file():
         if path.exists():
@@ -116,7 +116,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         value = json.loads(text)
     except RecursionError:
         raise ValueError(f'{path}: invalid JSON: it is nested too deeply') from None
-    except ValueError as error:  # of a number of thousands of digits too
+    except ValueError as error:  # also for a number with thousands of digits
         raise ValueError(f'{path}: invalid JSON: {error}') from None
     if not isinstance(value, dict):
         raise ValueError(f'{path}: expected a JSON object, got {str(value)[:40]!r}')
@@ -162,7 +162,7 @@ def read_rows(tensor: StoredTensor, start: int, end: int) -> np.ndarray:
 
 
 def _read_fp8(tensor: StoredTensor) -> np.ndarray:
-    """Reads a tensor of one byte a value, for which the library has no NumPy dtype."""
+    """Reads an fp8 tensor, for which the library has no NumPy dtype."""
     with tensor.path.open('rb') as file:
         (length,) = struct.unpack('<Q', file.read(8))
         start, end = json.loads(file.read(length))[tensor.name]['data_offsets']
@@ -181,8 +181,8 @@ def write_tensors(
 ) -> None:
     """Writes tensors of one dtype; calls values(name) just before it writes each tensor.
 
-    A file has at most `file_bytes` of tensors, or one tensor. A single file has no index. Source of
-    the format: README of github.com/huggingface/safetensors.
+    A file holds at most `file_bytes` of tensors, but at least one tensor. A single file has no
+    index. Source of the format: README of github.com/huggingface/safetensors.
     """
     # The library's writer needs all tensors of a file in memory at once, so this writes the format
     # itself: 8 bytes of header length, the JSON header, the values.

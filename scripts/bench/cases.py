@@ -107,15 +107,15 @@ def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:
     seconds = functools.partial(_pass_seconds, config, machine)
 
     def read(rows: int, tokens: int, start: int = 0) -> float:
-        """Prefill of `tokens` per row after `start` cached ones; logits of the last token only."""
+        """Seconds to prefill `tokens` per row after `start` cached ones; logits of the last."""
         return seconds(rows=rows, tokens=tokens, length=start + tokens / 2, heads=1)
 
     def write(rows: float, tokens: int, start: int) -> float:
-        """Decoding of `tokens` per row after `start` cached ones; the cache grows."""
+        """Seconds of decoding `tokens` per row after `start` cached ones; the cache grows."""
         return tokens * seconds(rows=rows, tokens=1, length=start + tokens / 2, heads=1)
 
     def train(rows: int, tokens: int, *, start: int = 0, trained: bool = True) -> float:
-        """Forward and backward pass, after `start` other tokens; logits only if `trained`."""
+        """Seconds of forward and backward pass after `start` tokens; logits only if `trained`."""
         heads = tokens if trained else 0
         return 3 * seconds(rows=rows, tokens=tokens, length=start + tokens / 2, heads=heads)
 

@@ -33,14 +33,14 @@ from elenchus.train.config import cli
 
 
 class Parting(NamedTuple):
-    """Where the texts of a prompt part."""
+    """The first difference between the two texts of a prompt."""
 
     prompt: int  # index
     place: int  # new tokens before it
     ours: int
     theirs: int
     gap: float  # of their two best logits there
-    is_pair: bool  # whether these two tokens are their two best
+    is_pair: bool  # whether the two different tokens are the two best of `transformers`
 
 
 def main(_):
@@ -114,7 +114,7 @@ def sample_ours(
 
 
 class Theirs:
-    """The same file in `transformers`."""
+    """The same GGUF file in `transformers`."""
 
     def __init__(self, path: pathlib.Path, end: int):
         import torch
@@ -149,7 +149,7 @@ class Theirs:
     def follow(
         self, prompt: Sequence[int], tokens: Sequence[int]
     ) -> tuple[tuple[int, ...], list[tuple[float, list[int]]]]:
-        """Returns the likeliest token after the prompt and each of the tokens; gaps as above."""
+        """Returns the likeliest token after the prompt and each token; gaps as in `generate`."""
         import torch
 
         ids = torch.tensor([[*prompt, *tokens[:-1]]])
@@ -172,7 +172,7 @@ def parting_of(
     *,
     prompt: int,
 ) -> Parting | None:
-    """Returns where two texts part; None if they are equal."""
+    """Returns the first difference between two texts; None if they are equal."""
     if tuple(ours) == tuple(theirs):
         return None
     place = int(np.argmin([a == b for a, b in zip(ours, theirs, strict=False)] + [False]))

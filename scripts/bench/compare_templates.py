@@ -53,12 +53,12 @@ _CONTENTS = {
 _SYSTEMS = (None, 'Be brief.', ' Reason\n\nstep by step. \n')
 _ROLES = ('question', 'attempt', 'critique', 'refinement', 'critique', 'refinement')
 
-# A token of a template: what the file quotes in the manner of special tokens.
+# Matches a quoted string of a template that has the form of a special token.
 _TOKEN = re.compile(
     r'<\|[A-Za-z_]+\|?>|<[a-z_]+\|>|<｜[^｜ ]+｜>|</?s>|<(?:start|end)_of_[a-z]+>|\[/?[A-Z]+\]|'
     r'\[gMASK\]|<sop>|</?think>|<image>'
 )
-# A text in a template -> the model's first and last token, which its tokenizer_config.json names.
+# Text in a template -> (bos_token, eos_token), which tokenizer_config.json would name.
 _ENDS = {
     '<|start_header_id|>': ('<|begin_of_text|>', '<|eot_id|>'),
     '<start_of_turn>': ('<bos>', '<eos>'),
@@ -73,14 +73,14 @@ _ENDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of one template."""
+    """Result of the comparison for one template."""
 
     name: str
-    refusal: str = ''  # reason; '': it was derived
+    refusal: str = ''  # reason why no template was derived; '': one was
     prompts: tuple[int, int] = (0, 0)  # equal, compared
     wholes: tuple[int, int] = (0, 0)
-    redivided: int = 0  # prompts of the same text, which is divided otherwise
-    thoughts: str = ''  # what becomes of those of earlier answers: 'kept', 'stripped' or 'other'
+    redivided: int = 0  # prompts with the same text but other token boundaries
+    thoughts: str = ''  # treatment of thoughts in earlier answers: 'kept', 'stripped' or 'other'
     published_refuses: int = 0  # conversations that `transformers` itself refuses
     system: str = ''  # reason why a system message is refused
     differences: tuple[str, ...] = ()  # names of prompts that differ
@@ -143,8 +143,8 @@ def first_and_last(text: str) -> tuple[str, str]:
 def small_tokenizer(text: str) -> JsonTokenizer:
     """Returns a byte-level BPE tokenizer trained on a template, with its special tokens.
 
-    It merges the words and line breaks that the template writes, as those of models do, so a text
-    encoded in pieces can differ from the whole.
+    It merges the words and line breaks of the template, as the tokenizers of models do, so that a
+    text encoded in pieces can differ from the text encoded as a whole.
     """
     from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
@@ -189,7 +189,7 @@ def conversations() -> Iterator[tuple[str, Messages]]:
 
 
 def compare(name: str, tokenizer: JsonTokenizer, source: Source, *, template: str) -> Outcome:
-    """Returns how the derived template of a source compares over all conversations."""
+    """Compares the derived template of a source with the published one on all conversations."""
     try:
         chats = {None: _chat(tokenizer, source, template=template, system='published')}
     except ValueError as error:
@@ -288,14 +288,14 @@ class Theirs:
 
 
 def _difference(tokenizer: JsonTokenizer, ours: list[int], expected: list[int]) -> str:
-    """Returns what both write where they part."""
+    """Returns the first differing tokens of both sequences, as text."""
     at = next((i for i, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), 0)
     texts = [tokenizer.decode_rendered(ids[at : at + 6]) for ids in (ours, expected)]
     return f'{texts[0]!r}, published {texts[1]!r}'
 
 
 def _thoughts(chat: Chat, theirs: 'Theirs') -> str:
-    """Returns what becomes of the thoughts of an earlier answer, of which settings give it."""
+    """Returns the setting of thoughts that gives the published prompt: see Outcome.thoughts."""
     prefix = chat_templates.text_of(chat.template.prefix)
     opening = '' if thoughts.OPEN in prefix and thoughts.CLOSE not in prefix else '<think>\n'
     messages = (

@@ -1,4 +1,4 @@
-"""Workers of the benchmark for this project, and for the machine itself.
+"""Benchmark workers that measure this project, and the speed of the machine itself.
 
 python -m scripts.bench.ours CONTENDER CASE CLOCK CONFIG      (see scripts/bench/peers.py:serve)
 """
@@ -63,12 +63,12 @@ def make_engine(*, slots: int, length: int, buckets: tuple[int, ...], **changes)
 
 
 def cache_lengths(start: int, end: int, *, step: int = 32) -> tuple[int, ...]:
-    """Lengths below `end` to which a cache grows that starts with prompts of `start` tokens."""
+    """Cache lengths, every `step` tokens, between `start` (the prompt's length) and `end`."""
     return tuple(range(start + step, end, step))
 
 
 def requests_of(prompts, lengths) -> list[Request]:
-    """Requests for these numbers of new tokens."""
+    """Makes a request for each prompt; `lengths` are the numbers of new tokens."""
     pairs = zip(prompts, lengths, strict=True)
     return [Request(i, prompt, length) for i, (prompt, length) in enumerate(pairs)]
 
@@ -112,8 +112,8 @@ def prefill(case: dict, run_settings: RunSettings) -> Run:
 def ragged(case: dict, run_settings: RunSettings, *, padded: bool) -> Run:
     """Returns a run that samples requests of very different lengths.
 
-    Waiting requests take the slots of finished ones; with `padded` they run in batches, each as
-    long as its longest request.
+    Waiting requests take the slots of finished ones (continuous batching). With `padded` they run
+    in static batches, each of which takes as long as its longest request.
     """
     model, s = players(run_settings.model)[0], case['shape']
     batch, longest = s['batch'], s['prompt'] + max(s['lengths'])
@@ -227,9 +227,9 @@ def grpo(case: dict, run_settings: RunSettings) -> Run:
 
 
 def make_update(run_settings: RunSettings, objective, *, transform, shared=None):
-    """Returns update(batch): runs a training step to its end and returns the model.
+    """Returns a function that runs one training step on a batch and returns the model.
 
-    update(None) returns the current model.
+    Called with None, it returns the current model.
     """
     optimizer = make_optimizer(
         dataclasses.replace(
@@ -323,7 +323,7 @@ def main() -> None:
     speeds, facts = {}, peers.compilations()
 
     def make(contender: str, case: dict) -> Run:
-        """Makes the run of a contender; that of the machine updates `speeds`."""
+        """Makes the run of a contender; the run of `machine` only updates `speeds`."""
         if contender == 'machine':
             return lambda: speeds.update(machine(CLOCKS[sys.argv[3]])) or 0
         return WORKS[case['work'], contender](case, load_settings(sys.argv[4], case['model']))

@@ -1,4 +1,4 @@
-"""Measurement of speeds: one process per contender, in interleaved rounds."""
+"""Measures the speeds of contenders, each in its own process, in interleaved rounds."""
 
 import contextlib
 import dataclasses
@@ -48,7 +48,7 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str]):
-        # Compilation is measured, so no cache may serve it. Threads of torch wait passively,
+        # No compilation cache, because compilation is measured. Threads of torch wait passively,
         # because active waiting stalls on a busy machine.
         environment = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
         environment['OMP_WAIT_POLICY'] = 'passive'
@@ -127,7 +127,7 @@ def measure(case: Case, settings: BenchSettings) -> list[dict[str, Any]]:
         for _ in range(settings.rounds):
             for name in order:
                 answers[name].append(workers[name].run())
-            order = [*order[1:], order[0]]  # so that nobody always runs after the same contender
+            order = [*order[1:], order[0]]  # so that the first contender of a round changes
     machine = Machine(
         *(statistics.median(a[k] for a in answers['machine']) for k in ('flops', 'bandwidth'))
     )

@@ -1,11 +1,11 @@
-"""Workers of the benchmark for Tunix: its sampler, its trainer and its GRPO learner.
+"""Benchmark workers that measure Tunix: its sampler, its trainer and its GRPO learner.
 
-Runs from the project's folder in a separate environment without this project, so of ours it imports
-only the worker's loop:
+It runs in the project's folder, in a separate environment without this project's dependencies, so
+it imports only the worker's loop from it:
     python -m scripts.bench.tunix CONTENDER CASE CLOCK      (see scripts/bench/peers.py:serve)
 
-Tunix takes prompts as text. Here a prompt is a list of decimal ids separated by spaces, which the
-tokenizer below reads. No sequence stops early, because the end token is outside the vocabulary.
+Tunix takes prompts as text, so a prompt is written as decimal ids separated by spaces, which
+IdTokenizer reads. No sequence stops early, because the end token is outside the vocabulary.
 """
 
 import itertools
@@ -20,7 +20,7 @@ PAD = 0
 
 
 class IdTokenizer:
-    """Tokenizer of texts that are decimal ids; without a beginning token."""
+    """Tokenizer of texts that are decimal ids; it has no token for the start of a text."""
 
     def __init__(self, vocab_size: int):
         self._vocab_size = vocab_size
@@ -34,7 +34,7 @@ class IdTokenizer:
         return ' '.join(map(str, ids))
 
     def bos_id(self) -> int:
-        """Padding, which Tunix treats as no beginning token."""
+        """The padding id, which Tunix treats as no start token."""
         return PAD
 
     def eos_id(self) -> int:
@@ -68,7 +68,7 @@ def make_model(case: dict, seed: int = 0):
 
 
 def prompts_of(case: dict, rows: int, length: int):
-    """Random prompts as a numpy array of texts, [rows], because Tunix slices and repeats it."""
+    """Random prompts as a NumPy array of texts [rows], because Tunix slices and repeats it."""
     import numpy as np
 
     words = range(2, case['model']['vocab_size'])
@@ -77,7 +77,7 @@ def prompts_of(case: dict, rows: int, length: int):
 
 
 def compile_comparison() -> None:
-    """Compiles the comparison of two scalars, which Tunix's sampler compiles in its second call."""
+    """Compiles a comparison of scalars, which Tunix would otherwise compile in its second call."""
     import jax.numpy as jnp
 
     zero = jnp.array(0, jnp.int32)
@@ -85,7 +85,7 @@ def compile_comparison() -> None:
 
 
 def make_sampler(case: dict, length: int, seed: int = 0) -> Callable:
-    """Returns sample(prompts, prompt tokens, new tokens) -> texts, with caches of `length`."""
+    """Returns the function (prompts, prompt length, new tokens) -> texts; caches have `length`."""
     from tunix.generate import sampler as tunix_sampler
 
     compile_comparison()
@@ -141,7 +141,7 @@ def prefill(case: dict) -> Run:
 
 
 def ragged(case: dict) -> Run:
-    """Returns a run in padded batches: each is as long as its longest request."""
+    """Returns a run in static batches: each takes as long as its longest request."""
     s = case['shape']
     sample = make_sampler(case, s['prompt'] + max(s['lengths']))
     prompts = prompts_of(case, len(s['lengths']), s['prompt'])
@@ -237,7 +237,7 @@ def grpo(case: dict) -> Run:
     go, done = queue.Queue(), queue.Queue()
 
     def wait_for_turn(metrics) -> None:
-        """Reports the end of a step and waits until the next one is wanted."""
+        """Reports the end of a step and waits until the next step may start."""
         done.put(True)
         go.get()
 

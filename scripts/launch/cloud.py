@@ -1,4 +1,4 @@
-"""What a cloud implements for the state machine, and how it says that something went wrong."""
+"""Interface of a cloud for the state machine, and the errors that its methods raise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CloudError(Exception):
 
 
 class Unreachable(CloudError):
-    """Nobody knows whether the action was done: connection lost, time limit, server error."""
+    """It is unknown whether the action was done: connection lost, time limit, server error."""
 
     cause = Cause.UNREACHABLE
 
@@ -38,14 +38,14 @@ class Refused(CloudError):
 class Cloud(typing.Protocol):
     """A slice or job of one name on one cloud.
 
-    Every method may raise a `CloudError`. All but `look` may be called again after they were done
-    (ssh repeats commands, people run them twice) and then change nothing: nothing is there twice.
+    Every method may raise a `CloudError`. Actions are idempotent, because ssh repeats commands
+    and users run them twice: a repeated call creates or starts nothing more.
     A cloud whose job starts by itself (SLURM, GKE) does so in `create`, leaves `install` empty, and
     sees `Run.RUNNING` or `Run.ENDED` in `look` as soon as the machines are ready.
 
     Attributes:
-        budget: Seconds that may still be billed, which the machines are told; None: not told.
-        since: Time of the request for these machines, None if there is none.
+        budget: Seconds that may still be billed, for the machines to enforce; None: no limit sent.
+        since: Time of the request for these machines; None if there is none.
         place: Project or context of kubectl of these machines, '' for the tool's default: other
             terminals may switch that, so a launch goes on where it began.
     """
@@ -82,7 +82,7 @@ class Cloud(typing.Protocol):
         """Deletes all that `create` made; nothing being there is no error."""
 
     def find_others(self) -> str:
-        """Returns which other users have runs on the machines, in words; '' for nobody."""
+        """Returns a description of other users' runs on the machines; '' if there are none."""
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the last lines of the run's log, of a host that `look` named or of the first."""
@@ -91,7 +91,7 @@ class Cloud(typing.Protocol):
         """Runs a shell command on the first host, in the home folder; returns what it printed."""
 
     def dump_stacks(self) -> str:
-        """Has all processes write the stacks of their threads to their log; returns the logs' end.
+        """Makes all processes write the stacks of their threads to their logs; returns the ends.
 
         The run goes on.
         """

@@ -1,4 +1,4 @@
-"""Runs the commands of a cloud's tool; tells lost connections from refusals and failures."""
+"""Runs commands of a cloud's tool, and classifies their errors: connection, refusal, failure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from elenchus.data.text.printable import printable
 from elenchus.scripts.launch.cloud import CloudError, LoggedOut, Refused, Unreachable
 
 SSH_FAILED = 255
-"""ssh(1), EXIT STATUS: an error of ssh itself; gcloud gives it on for several hosts."""
+"""Exit code for an error of ssh itself (ssh(1)); gcloud passes it on for several hosts."""
 LOST = re.compile(
     r'exited with return code \[255\]|connection (closed|lost|refused|reset|timed out)|timed? ?out|'
     r'network is unreachable|no route to host|could not resolve|temporary failure|broken pipe|'
     r'name resolution|max retries|unable to connect|ssl|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL\b|'
     r'\b(429|500|502|503|504)\b|try again|rate limit|reauthentication|refreshing .* auth tokens|'
     r'not in a state that (can|allows)|still being created|'
-    # SDK 528, command_lib/compute/tpus/tpu_vm/exceptions.py: the machines are not there (any more).
+    # SDK 528, command_lib/compute/tpus/tpu_vm/exceptions.py: the machines do not exist (any more).
     r'cannot be (currently connected to|used anymore)|is going through a maintenance event|'
-    # Quotas of rates, such as `Create requests per minute`: they pass, those of chips do not.
+    # Rate limits, such as `Create requests per minute`, pass with time; quotas of chips do not.
     r'requests? (per|/) (minute|100 seconds|second)',
     re.IGNORECASE,
 )
@@ -33,11 +33,11 @@ TRIES = re.compile(
     r'(SSH|SCP): Attempting to connect|Retrying: |Failed to execute command on multiple workers|'
     r'##### Command execution on worker|\[XPK\] XPK failed, error code'
 )
-"""What gcloud says around the output of a host (SDK 528, tpu_vm/ssh.py), and XPK behind the reason:
-it explains nothing."""
+"""Lines that explain nothing: gcloud prints them around the output of a host (SDK 528,
+tpu_vm/ssh.py), and XPK after the reason."""
 RATE = re.compile(r'requests? (per|/) (minute|100 seconds|second)|rate.?limit', re.IGNORECASE)
 FULL = re.compile(r'No space left on device|Disk quota exceeded|write remote .*: Failure')
-"""A host's disk: scp says so, and gcloud makes ssh's own code 255 of it (tpu_vm/ssh.py)."""
+"""A host's disk is full. scp prints this, and gcloud exits with ssh's code 255 (tpu_vm/ssh.py)."""
 WRONG = re.compile(
     r'PERMISSION_DENIED|permission denied on|does not have permission|required .* permission|'
     r'INVALID_ARGUMENT|unrecognized argument|invalid choice|argument .*: (expected|must be)|'
@@ -53,9 +53,9 @@ LOGIN = re.compile(
     r'executable \S*auth-plugin not found',
     re.IGNORECASE,
 )
-"""A login that has expired, or asks for a password again, of gcloud or kubectl."""
+"""The login of gcloud or kubectl has expired, or must be confirmed."""
 FAILED_ON = re.compile(r'Command execution on worker (\d+) failed')
-"""A host of several (SDK 528, tpu_vm/ssh.py)."""
+"""Names the failed host of several (SDK 528, tpu_vm/ssh.py)."""
 EXISTS = re.compile(r'ALREADY_EXISTS|already exists', re.IGNORECASE)
 
 
@@ -69,12 +69,12 @@ class Result:
 
     @property
     def reason(self) -> str:
-        """The last line that says something, for one-line messages."""
+        """The last line that explains something, for messages of one line."""
         said, printed = _telling_lines(self.error), _telling_lines(self.output)
         lines = said + printed
-        # gcloud puts details of google.rpc.ErrorInfo behind its message.
+        # gcloud prints details of google.rpc.ErrorInfo after its message.
         errors = [line for line in lines if line.startswith('ERROR: ')]
-        if not errors and self.code == SSH_FAILED:  # behind a banner, which may speak of errors
+        if not errors and self.code == SSH_FAILED:  # after a banner, which may mention errors
             errors = said
         if not errors:
             errors = [line for line in lines if re.search('error|unable to connect', line.lower())]
@@ -90,8 +90,8 @@ class Commands:
     """Runs commands, or with `dry_run` prints them.
 
     Attributes:
-        dry_run: Whether commands are printed only; each then "succeeds" without output.
-        patience: Seconds after which a command counts as lost and is killed.
+        dry_run: Whether commands are only printed; each then "succeeds" without output.
+        patience: Time limit of a command in seconds; it is then killed and counts as lost.
     """
 
     def __init__(self, *, dry_run: bool = False, patience: float = 1800.0):
@@ -99,7 +99,7 @@ class Commands:
         self.patience = patience
 
     def run(self, words: typing.Sequence[str], *, patience: float | None = None) -> Result:
-        """Runs a command; returns what came of it.
+        """Runs a command; returns its output and exit code.
 
         Raises:
             Unreachable: It did not end in time.
@@ -138,7 +138,7 @@ class Commands:
         """Runs a command that must succeed; returns its output.
 
         Raises:
-            CloudError: It failed; which kind, `error_of` says.
+            CloudError: It failed; `error_of` selects the class.
         """
         result = self.run(words, patience=patience)
         if result.code:
@@ -147,9 +147,9 @@ class Commands:
 
 
 def end_family(process: subprocess.Popen) -> None:
-    """Kills a command and all that it has started: gcloud is a shell script that runs Python.
+    """Kills a command and all its descendants: gcloud is a shell script that runs Python.
 
-    A process group of its own would do so too, but could not ask for the password of an ssh key.
+    A process group of its own could be killed at once, but could not ask for an ssh key's password.
     """
     table = ''
     with contextlib.suppress(OSError):  # without ps only the command itself is known
@@ -166,7 +166,7 @@ def end_family(process: subprocess.Popen) -> None:
 
 
 def error_of(result: Result) -> CloudError:
-    """Returns the error of a command that failed: lost, refused, or failed."""
+    """Returns the error of a failed command: Unreachable, Refused, or another CloudError."""
     text = result.error + result.output
     if FULL.search(text):
         hosts = ' and '.join(dict.fromkeys(FAILED_ON.findall(text)))
@@ -198,15 +198,15 @@ def complain(text: str) -> None:
 
 
 def show(text: str, *, end: str = '\n') -> None:
-    """Prints what an action shows; a reader that went away (`| head`) ends no later action.
+    """Prints the output of an action; if the reader is gone (`| head`), later actions still run.
 
     Raises:
-        CloudError: It cannot be written, to a full disk.
+        CloudError: It cannot be written, for example to a full disk.
     """
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        # What is still in the buffer would fail at the end.
+        # Otherwise the rest of the buffer would fail when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise CloudError(f'the output cannot be written: {error}') from None

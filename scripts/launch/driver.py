@@ -1,4 +1,4 @@
-"""Runs a launch to its end: does what the transitions say, and remembers how far it came."""
+"""Runs a launch to its end: performs the actions of the state machine and stores its progress."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOG_WIDTH = 400
 
 
 class Clock:
-    """The time; tests have one that does not wait."""
+    """Wall clock; tests replace it with one that does not wait."""
 
     def now(self) -> float:
         """Returns seconds since 1970, which go on while a laptop sleeps."""
@@ -44,7 +44,7 @@ class Clock:
 
 
 def perform(cloud: Cloud, kind: Kind) -> Event:
-    """Does one action on a cloud; returns what came of it."""
+    """Performs one action on a cloud; returns the resulting event."""
     actions = {
         Kind.CREATE: cloud.create,
         Kind.INSTALL: cloud.install,
@@ -59,7 +59,8 @@ def perform(cloud: Cloud, kind: Kind) -> Event:
     except CloudError as error:
         return Failure(kind, error.cause, str(error))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # This machine's fault, or an answer of another form: no reason to leave what is billed.
+        # An error of this machine, or an unknown form of answer: must not end the launch, because
+        # billed machines would stay.
         return Failure(kind, Cause.FAILED, f'{type(error).__name__}: {error}')
     return Success(kind)
 
@@ -94,11 +95,11 @@ def keep(
         if action.kind is Kind.CREATE:
             with contextlib.suppress(CloudError):
                 cloud.settle()
-            now = clock.now()  # kept before the request: an interruption must not hide it
+            now = clock.now()  # stored before the request, so that an interruption does not lose it
             remember(dataclasses.replace(progress, requested=now, place=cloud.place))
         event = perform(cloud, action.kind)
         progress = dataclasses.replace(progress, place=cloud.place)
-        if not progress.due:  # else it was shown before the delay
+        if not progress.due:  # otherwise it was shown before the delay
             _show_failure(cloud, event, say)
         former = progress
         progress, action = transitions.advance(progress, event, now=clock.now(), policy=policy)

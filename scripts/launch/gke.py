@@ -1,6 +1,6 @@
 """Workloads on GKE through XPK; `gke.sh --help` has the usage.
 
-XPK's words: github.com/AI-Hypercomputer/xpk, docs/usage/workloads.md, src/xpk/parser/.
+Source of XPK's flags: github.com/AI-Hypercomputer/xpk, docs/usage/workloads.md, src/xpk/parser/.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ NO_CONTEXT = re.compile(
     r'current-context is not set|no context exists',
     re.IGNORECASE,
 )
-"""What kubectl says where it knows no cluster."""
+"""Matches kubectl's errors when it has no context of a cluster."""
 PLAIN = re.compile(r'[A-Za-z0-9_./:=+,@-]*')
-"""What neither a shell nor YAML changes: XPK puts the command into both, unquoted."""
+"""Characters that neither a shell nor YAML changes: XPK writes the command into both unquoted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Workload:
 
     def __init__(self, flags: GkeOptions, run: tuple[str, ...], commands: Commands):
         options.require(flags, 'name', 'cluster', 'zone')
-        # xpk, parser/validators.py; Kubernetes makes longer names of it.
+        # The limit of xpk, parser/validators.py: Kubernetes appends to the name.
         if not re.fullmatch(r'[a-z]([-a-z0-9]{0,38}[a-z0-9])?', flags.name):
             raise UsageError(
                 f'--name={flags.name} must be at most 40 lower-case letters, digits and hyphens'
@@ -88,18 +88,18 @@ class Workload:
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
-        """What tells this workload from others."""
+        """Words that identify this workload; they name its ledger file."""
         return ('gke', self.flags.project, self.flags.cluster, self.flags.name)
 
     @property
     def chips(self) -> int:
-        """Number of slices or nodes, whose chips their type says."""
+        """Number of slices or nodes, not of chips: how many chips each has depends on its type."""
         return self.flags.slices
 
     def prepare(self) -> None:
         """Exports the sources that the image gets, and checks the arguments of the run."""
         self.launched.prepare(image=self.flags.docker_image)
-        self.command()  # refuses what does not survive XPK, before an image is built
+        self.command()  # raises for characters that XPK would change, before an image is built
 
     def look(self) -> Observation:
         """Returns the state of the JobSet and of its pods."""
@@ -125,7 +125,7 @@ class Workload:
         try:
             seen = jobsets.observe(json.loads(result.output), json.loads(pods)['items'] or [])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # Of a server or a version that says it otherwise: nobody knows what is there.
+            # Another version may answer in another form: the state is then unknown, not absent.
             what = f'{type(error).__name__}: {error}'
             raise Unreachable(f'kubectl answers in a form that is not known ({what})') from None
         arguments, version = jobsets.read_command(result.output)
@@ -172,12 +172,15 @@ class Workload:
         )
         if result.code and not EXISTS.search(result.error + result.output):
             raise error_of(result)
-        if not self.place:  # XPK has set it to the cluster's
+        if not self.place:  # XPK has set the current context to that of the cluster
             words = ['kubectl', 'config', 'current-context']
             self.place = self.commands.run(words, patience=QUICK).output.strip()
 
     def command(self) -> str:
-        """Returns the command of a pod, without any character that XPK's YAML would change."""
+        """Returns the command of a pod.
+
+        Raises UsageError if a word has characters that XPK would change (`PLAIN`).
+        """
         workdir = self.launched.workdir.rstrip('/')
         cache = remote.compilation_cache(workdir)
         seconds = self.flags.max_hours * 3600 if self.budget is None else self.budget
@@ -210,7 +213,7 @@ class Workload:
             return [f'--docker-image={flags.docker_image}']
         folder = f'{self.launched.scratch}/sources'
         with tarfile.open(self.launched.sources.path) as archive:
-            # Our own archive; Python 3.9 need not know filters.
+            # We wrote the archive, so extraction without a filter is safe; early 3.9 has none.
             archive.extractall(
                 folder, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {})
             )
@@ -264,7 +267,7 @@ class Workload:
             say(f'{self.flags.name} is not in {self.flags.cluster}: nothing was deleted')
 
     def find_others(self) -> str:
-        """Returns '': a workload has one run, which its command tells."""
+        """Returns '': a workload has exactly one run, which its command identifies."""
         return ''
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
@@ -278,7 +281,7 @@ class Workload:
         return self._in_pod(self._running_pods()[0], command)
 
     def dump_stacks(self) -> str:
-        """Returns the end of the log of every pod, after its processes wrote their stacks."""
+        """Makes the processes of every pod write their stacks; returns the end of its log."""
         pods, words = self._running_pods(), [self.flags.image_folder]
         command = f'cd {remote.quote(words)} && bash scripts/launch/stacks.sh && sleep 2'
         texts = []

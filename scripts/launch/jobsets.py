@@ -1,4 +1,4 @@
-"""What a JobSet of Kubernetes and its pods say of a run (jobset.sigs.k8s.io, v1alpha2)."""
+"""Reads the state of a run from a Kubernetes JobSet and its pods (jobset.sigs.k8s.io, v1alpha2)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ STUCK = {
     *('ImagePullBackOff', 'InvalidImageName', 'ErrImageNeverPull'),
     'CreateContainerConfigError',
 }
-"""Why a pod waits for ever, on billed nodes: kubernetes.io/docs/concepts/containers/images."""
+"""Reasons for which a pod waits for ever on billed nodes (kubernetes.io, containers/images)."""
 
 
 def observe(jobset: dict, pods: list[dict]) -> Observation:
-    """Returns what a JobSet (jobset.sigs.k8s.io, v1alpha2) and its pods say.
+    """Returns the state of a run from its JobSet and pods.
 
-    A JobSet that failed has used up its restarts, or a process left with a code after which it is
-    not to start again.
+    A failed JobSet has used up its restarts, or a process exited with a code that forbids another.
     """
     status = jobset.get('status') or {}
     conditions = status.get('conditions') or ()
@@ -83,7 +82,7 @@ def _reasons(pod: dict) -> typing.Iterator[str]:
 
 
 def _obstacle(pod: dict) -> str:
-    """Returns why a pod has no node, '' if it has one or nobody says."""
+    """Returns why a pod has no node; '' if it has one, or the reason is unknown."""
     for condition in pod.get('status', {}).get('conditions') or ():
         if condition.get('type') == 'PodScheduled' and condition.get('status') == 'False':
             reason, text = condition.get('reason', ''), condition.get('message', '')

@@ -1,8 +1,8 @@
-"""A run that a launcher starts: its arguments, its sources, and what tells it from others.
+"""A run that a launcher starts: its arguments, its sources and its key.
 
-A run is known by its work directory, in a place that a name says. The commit is no part of that:
-after a commit the same `keep` goes on with the run that is there, from the sources and arguments
-with which it began; `--update=yes` replaces them.
+The key of a run is its work directory; the name of the launch says where it runs. The commit is not
+part of the key: after a commit, the same `keep` continues the run with the sources and arguments
+that it began with; `--update=yes` replaces them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from elenchus.scripts.launch.options import UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ANY = '-'
-"""Key of commands that do not say which run they mean."""
+"""Key of a command that does not say which run it means."""
 
 
 def value_of(run: typing.Sequence[str], name: str) -> str:
@@ -60,28 +60,28 @@ def _digest(*words: str) -> str:
 
 
 def key_of(run: typing.Sequence[str]) -> str:
-    """Returns what tells a run from others on the same machines: its work directory."""
+    """Returns the key that identifies a run on its machines: a function of its work directory."""
     return _digest(value_of(run, 'workdir').rstrip('/'))[:12]
 
 
 def version_of(commit: str, run: typing.Sequence[str]) -> str:
-    """Returns one word for sources and arguments; the commit is in front of the last `-`."""
+    """Returns one word that identifies sources and arguments: COMMIT-HASH."""
     return f'{commit}-{_digest(*run)[:8]}'
 
 
 def commit_of(version: str) -> str:
-    """Returns `commit X` of a version, '' of none."""
+    """Returns `commit X` for a version; '' if it has none."""
     commit = version.rpartition('-')[0]
     return f'commit {commit}' if commit else ''
 
 
 class LaunchedRun:
-    """The run of a command line, or the one that this launch began with.
+    """The run of a command line, or the run that this launch began with.
 
     Attributes:
-        arguments: Of scripts.run.
-        key: Tells the run from others, `ANY` before `prepare`.
-        sources: The archive that is shipped, None before `prepare`.
+        arguments: Arguments of scripts.run.
+        key: Identifies the run; `ANY` before `prepare`.
+        sources: The archive that is shipped; None before `prepare`.
     """
 
     def __init__(self, arguments: typing.Sequence[str], ledger: Ledger, *, tree: str, update: bool):
@@ -107,7 +107,7 @@ class LaunchedRun:
 
     @property
     def scratch(self) -> pathlib.Path:
-        """A folder that goes away with this object."""
+        """A temporary folder, deleted with this object."""
         if self._folder is None:
             self._folder = pathlib.Path(tempfile.mkdtemp(prefix='elenchus-'))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -117,7 +117,7 @@ class LaunchedRun:
         """Checks the arguments and packs the sources, or takes those with which the launch began.
 
         Args:
-            image: Has the sources, so that none are shipped; empty: they are shipped.
+            image: Container image that has the sources, so that none are packed; empty: none.
 
         Raises:
             UsageError: No arguments, no shared work directory, or no config among the sources.
@@ -136,7 +136,7 @@ class LaunchedRun:
             self.pack()
 
     def pack(self) -> None:
-        """Packs the sources of the clone, and says which; the config must be among them."""
+        """Packs the sources of the clone, with the config among them, and prints their version."""
         packed = sources.pack(ROOT, self.scratch, tree=self._tree)
         if packed.warning:
             say(f'warning: {packed.warning}')
@@ -150,9 +150,10 @@ class LaunchedRun:
             self._ledger.write_run(self.version, self.arguments, self.sources.path)
 
     def is_replaced_by_this(self, version: str) -> bool:
-        """Returns whether a run that is alive has to make room for this one; else says what it is.
+        """Returns whether this run replaces a live one of this version (`--update=yes`).
 
-        Where other sources run, later starts use those, if this clone has the commit.
+        If not, and the versions differ, prints that, and later starts use the sources of the live
+        run, if this clone has the commit.
         """
         if not self.sources or version in ('', ANY, self.version):
             return False
@@ -164,9 +165,9 @@ class LaunchedRun:
         return False
 
     def is_news_after(self, version: str) -> bool:
-        """Returns whether a run that was complete with this version is to be started again.
+        """Returns whether a run that completed with this version is to be started again.
 
-        It is with other arguments (more stages), and with other sources where that was asked for.
+        It is if the arguments differ (more stages), or with `--update=yes` also the sources.
         """
         if not self.sources or version in ('', ANY, self.version):
             return False
@@ -177,7 +178,7 @@ class LaunchedRun:
         """Checks that the sources of the run are here.
 
         Raises:
-            Refused: It runs from other ones, which are not.
+            Refused: The run has other sources, which are not here.
         """
         if self._missing:
             raise Refused(f'{self._missing} cannot be started from here; --update=yes replaces it')
@@ -196,10 +197,10 @@ class LaunchedRun:
             self._said = self.version
 
     def _read(self, archive: pathlib.Path, commit: str) -> sources.Sources:
-        """Returns the kept sources; damaged ones are packed again, where the clone has the commit.
+        """Returns the stored sources; damaged ones are packed again if the clone has the commit.
 
         Raises:
-            UsageError: It has not.
+            UsageError: They are damaged, and the clone lacks the commit.
         """
         try:
             with gzip.open(archive) as file:

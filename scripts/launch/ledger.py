@@ -1,7 +1,7 @@
-"""What this machine remembers of a launch: its progress, and one launcher at a time.
+"""Ledger: stores the progress of a launch on this machine, and locks it for one launcher.
 
-One JSON file a slice or job in $ELENCHUS_LAUNCHES (default ~/.elenchus/launches). It lets `keep` go
-on after it was interrupted, with the same counts and the same budget, and `cost` add up the bill.
+There is one JSON file per slice or job in $ELENCHUS_LAUNCHES (default ~/.elenchus/launches). With
+it an interrupted `keep` continues with the same counts and budget, and `cost` adds up the bill.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ FORMS = {
     'float': (int, float),
     'float | None': (int, float, type(None)),
 }
-"""What JSON has for a field of a type."""
+"""Type of a field -> type of its JSON value."""
 LONGEST = 100
-"""Bytes of a name of a file; longer ones are cut, and end with a hash. File systems allow 255."""
+"""Bytes of a file name; longer names are cut and end with a hash. File systems allow 255."""
 
 
 def _folder() -> pathlib.Path:
@@ -49,10 +49,10 @@ def _file_name(name: str) -> str:
 
 
 def _progress_of(stored: dict) -> Progress:
-    """Returns the progress that a file has; fields of other versions are left out.
+    """Returns the progress stored in a file; fields of other versions are ignored.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: It is damaged.
+        ValueError, KeyError, TypeError, AttributeError: The file is damaged.
     """
     fields = {}
     for field in dataclasses.fields(Progress):
@@ -76,12 +76,12 @@ class Ledger:
         self.path = _folder().joinpath(*safe[:-1], f'{safe[-1]}.json')
 
     def read(self) -> Progress:
-        """Returns the stored progress; a new one where there is none.
+        """Returns the stored progress, or a new one if there is none.
 
-        A damaged one is put aside, and said: its counts and its bill are lost.
+        A damaged file is put aside with a warning: its counts and its bill are lost.
 
         Raises:
-            UsageError: There may be one, and it cannot be read.
+            UsageError: The file cannot be read, so there may be a launch.
         """
         try:
             return _progress_of(json.loads(self.path.read_text(encoding='utf-8')))
@@ -103,11 +103,11 @@ class Ledger:
         with open(new, 'w', encoding='utf-8') as file:
             json.dump(fields, file, indent=1)
             file.flush()
-            os.fsync(file.fileno())  # else empty after a power cut
+            os.fsync(file.fileno())  # otherwise it may be empty after a power cut
         os.replace(new, self.path)
 
     def elsewhere(self) -> typing.Iterator[Ledger]:
-        """Yields the launches of this machine, of any name and cloud, that have not ended."""
+        """Yields the ledgers of all launches of this machine, on any cloud, that have not ended."""
         for path in sorted(_folder().rglob('*.json')):
             if not path.is_file():
                 continue
@@ -119,11 +119,11 @@ class Ledger:
 
     @property
     def place(self) -> str:
-        """Where the launch is, in words: cloud, project or `_`, zone or cluster or hosts, name."""
+        """Describes where the launch is: cloud, project or `_`, zone or cluster or hosts, name."""
         return ' '.join(self.path.relative_to(_folder()).with_suffix('').parts)
 
     def read_run(self) -> tuple[str, tuple[str, ...], pathlib.Path] | None:
-        """Returns version, arguments and sources of the run of this launch, None before it."""
+        """Returns (version, arguments, sources) of the launch's run; None before it was stored."""
         try:
             fields = json.loads(self.path.with_suffix('.run').read_text(encoding='utf-8'))
             version, run = str(fields['version']), tuple(str(word) for word in fields['run'])
@@ -154,7 +154,7 @@ class Ledger:
         """Holds the launch for one launcher of this machine.
 
         Raises:
-            UsageError: Another one has it.
+            UsageError: Another launcher holds it.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,8 +170,8 @@ class Ledger:
                     f'process {file.read().strip()} on this machine keeps {self.path.stem} already'
                 ) from None
             except OSError:
-                pass  # a file system without locks: two launchers are the user's affair
-            with contextlib.suppress(OSError):  # a disk that is full: the number is for the reader
+                pass  # the file system has no locks: the user must not start two launchers
+            with contextlib.suppress(OSError):  # a full disk: the id only informs the user
                 file.truncate(0)
                 file.write(str(os.getpid()))
                 file.flush()

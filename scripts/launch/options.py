@@ -1,7 +1,7 @@
 """Flags of the launchers: the fields of a dataclass, read strictly from the command line.
 
-A field is a flag `--NAME=VALUE` of its type: text, int, float, or `yes`/`no` for bool. `describe`
-makes a field with its line in --help and, where only some values are right, those.
+A field is a flag `--NAME=VALUE` of the field's type: text, int, float, or `yes`/`no` for bool.
+`describe` makes a field with its line in --help and, if limited, its valid values.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ Options = typing.TypeVar('Options')
 
 
 class UsageError(Exception):
-    """A wrong word on the command line; the text is one line, and ends with what would be right."""
+    """An invalid command line; the message is one line that ends with what would be valid."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """What stood on a command line besides the flags.
+    """The parts of a command line besides the flags.
 
     Attributes:
         actions: Words without dashes, in order.
         run: Words after `--`, for scripts.run.
         dry_run: Whether commands are only printed.
-        help: Whether --help or -h was there.
+        help: Whether --help or -h was given.
     """
 
     actions: tuple[str, ...]
@@ -36,7 +36,7 @@ class CommandLine:
 
 
 MOST = 1_000_000
-"""Largest value of a number, unless its flag has another."""
+"""Default of the largest value of a number."""
 
 
 def describe(
@@ -48,7 +48,7 @@ def describe(
 
 
 def nearest(word: str, words: typing.Iterable[str]) -> str:
-    """Returns the word most like the given one; always one."""
+    """Returns the most similar of the words, however different it is."""
     words = list(words)
     return (difflib.get_close_matches(word, words, n=1, cutoff=0.0) or words)[0]
 
@@ -86,10 +86,10 @@ def parse(kind: type[Options], arguments: typing.Sequence[str]) -> tuple[Options
 
 
 def check_text(words: typing.Sequence[str]) -> None:
-    """Checks that words are text: hosts, Kubernetes and files of JSON take UTF-8 alone.
+    """Checks that words are valid UTF-8, as hosts, Kubernetes and JSON files require.
 
     Raises:
-        UsageError: One has bytes that are none.
+        UsageError: One is not.
     """
     for word in words:
         try:
@@ -129,7 +129,7 @@ def check_actions(actions: typing.Sequence[str], known: typing.Sequence[str]) ->
     """Checks all actions before the first one runs.
 
     Raises:
-        UsageError: None, or one that is not known.
+        UsageError: There is no action, or an unknown one.
     """
     if not actions:
         raise UsageError(f'no action given; use one of: {" ".join(known)}')

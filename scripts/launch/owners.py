@@ -1,6 +1,7 @@
-"""Whose runs are on the hosts of a slice: gcloud logs every user into a home folder of their own.
+"""Finds other users' runs on the hosts of a slice.
 
-So a slice of a name may be a colleague's, whose run no look at one's own home folder shows.
+gcloud logs every user into a home folder of their own. So a slice of the same name may be a
+colleague's, whose run does not show in one's own home folder.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ FIND = """others() {
 };
 if compgen -G OWN/NAME/'*/key' >/dev/null; then others=; else others=$(others | sort -u); fi;
 """
-"""Sets $others to lines `MARK USER NAME running|ended|coming`, none beside an own run."""
+"""Sets $others to lines `MARK USER NAME running|ended|coming`; to none beside one's own run."""
 
 
 def find_command(name: str) -> str:
@@ -44,11 +45,11 @@ def find_command(name: str) -> str:
 
 
 def describe_others(output: str, *, is_ours: bool) -> str:
-    """Returns whose runs the hosts name, in words; '' for nobody's.
+    """Returns a description of the runs that the hosts list; '' if there are none.
 
     Args:
         output: What the hosts printed.
-        is_ours: Whether this machine requested the slice: then only what runs there is in its way.
+        is_ours: Whether this machine requested the slice: then only running runs count.
     """
     words = [line.partition(MARK)[2].split() for line in output.splitlines() if MARK in line]
     others = {tuple(line) for line in words if len(line) == 3}

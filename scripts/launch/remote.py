@@ -1,4 +1,4 @@
-"""Shell commands for the hosts of a run, and what their answers mean."""
+"""Writes shell commands for the hosts of a run, and interprets their output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUS = 'elenchus-status'
 GUARD = 'elenchus-guard'
 END = 'elenchus-end'
 STRAGGLING = 600
-"""Seconds after which hosts that still run are given up, when another one has failed."""
+"""Seconds after a host failed at which the hosts that still run are killed."""
 UNPACK = """set -e
 mkdir -p {folder}
 exec 9>{folder}/.unpacking
@@ -37,7 +37,7 @@ cd {folder}
 
 
 def quote(words: typing.Iterable[str]) -> str:
-    """Returns words for a shell, each one word."""
+    """Returns words joined for a shell, each of them quoted."""
     return ' '.join(shlex.quote(word) for word in words)
 
 
@@ -49,8 +49,8 @@ def home_folder(folder: str) -> str:
 def compilation_cache(workdir: str) -> str:
     """Returns the folder of compiled programs beside a work directory in a bucket, '' for others.
 
-    JAX's process 0 alone writes it, so on each host's own disk the other hosts would compile anew
-    at every start, and all of them on a new slice.
+    Only JAX's process 0 writes the cache. On the hosts' own disks the other hosts would compile
+    again at every start, and all hosts would on a new slice.
     """
     bucket, _, path = workdir.rstrip('/').removeprefix('gs://').partition('/')
     if not workdir.startswith('gs://') or not bucket:
@@ -61,14 +61,14 @@ def compilation_cache(workdir: str) -> str:
 def unpack_command(folder: str, archive: str, *, version: str, then: str) -> str:
     """Returns the command that unpacks an archive in the home directory, then runs another command.
 
-    Files of the archive before that this one lacks are removed; all others (.venv, .cache) stay.
+    Files of the previous archive that this one lacks are removed; others (.venv, .cache) stay.
     """
     words = {'folder': folder, 'archive': archive, 'version': version}
     return UNPACK.format(**{name: shlex.quote(word) for name, word in words.items()}, then=then)
 
 
 def worker_command(accelerator: str, arguments: typing.Sequence[str]) -> list[str]:
-    """Returns the words that run this host's process, or without arguments make its environment."""
+    """Returns the command of a host's process; without arguments it makes only the environment."""
     return ['bash', 'scripts/launch/worker.sh', accelerator, *arguments]
 
 
@@ -83,7 +83,7 @@ def stacks_command(folder: str, name: str) -> str:
 
 
 def budget_command(name: str, budget: float | None) -> str:
-    """Returns the command that tells a host that somebody watches, and when the budget is spent."""
+    """Returns the command that tells a host that it is watched, and when the budget is spent."""
     folder = f'"${{ELENCHUS_STATE:-$HOME/.elenchus}}"/{shlex.quote(name)}'
     deadline = '' if budget is None else f'echo $((now + {math.ceil(budget)})) >"$d/deadline"; '
     return (
@@ -98,11 +98,11 @@ def status_command(
     """Returns the command that prints one line of status, on hosts without sources too.
 
     Args:
-        folder: Of the sources.
-        name: Of the run.
-        key: What tells it from others.
-        budget: Seconds that may still be billed, None if the host is not to be told.
-        shared: Whether the host may be another user's: then it says so, and is told nothing.
+        folder: Folder of the sources on the host.
+        name: Name of the launch.
+        key: Key that identifies the run (`launched_run.key_of`).
+        budget: Seconds that may still be billed; None leaves the host's deadline unchanged.
+        shared: Whether others may use the host. If one does, the command only reports that.
     """
     script = shlex.quote(f'{folder}/scripts/launch/detached.sh')
     tell = budget_command(name, budget)
@@ -153,7 +153,7 @@ def read_status(output: str) -> list[HostStatus]:
 
 
 def note_of_stop(output: str) -> str:
-    """Returns what to say of hosts that were told to stop, '' if a run was alive there."""
+    """Returns a message on hosts that were told to stop; '' if a run was alive there."""
     hosts = read_status(output)
     if Run.RUNNING in {host.run for host in hosts}:
         return ''
@@ -176,7 +176,7 @@ def first_to_fail(hosts: typing.Iterable[HostStatus]) -> str:
     earliest = [host for host in failed if host.age == max(other.age for other in failed)]
     if not earliest:
         return ''
-    # Of those that failed in the same second, the one whose code explains the others.
+    # Several may fail in the same second: takes the one whose code explains the others'.
     code = exit_codes.code_of_hosts(host.code for host in earliest)
     return next(host.host for host in earliest if host.code == code)
 
@@ -184,12 +184,12 @@ def first_to_fail(hosts: typing.Iterable[HostStatus]) -> str:
 def observe(
     hosts: typing.Sequence[HostStatus], *, launched: LaunchedRun, silent: str = ''
 ) -> Observation:
-    """Returns what the hosts say together, on machines that are ready.
+    """Returns the state of a run from the status of its hosts, on machines that are ready.
 
     Args:
-        hosts: Those that answered.
-        launched: The run that is wanted there.
-        silent: Why some did not; empty if all did.
+        hosts: Status of the hosts that answered.
+        launched: The run that should be there.
+        silent: Why some hosts did not answer; empty if all did.
     """
     runs = {host.run for host in hosts}
     note = f'not all hosts answer: {silent}' if silent else ''
@@ -224,11 +224,11 @@ def observe(
 
 
 def observe_end(output: str, *, since: float, workdir: str) -> Observation:
-    """Returns what hosts that deleted themselves wrote (`guard.sh`), or that nothing is there.
+    """Returns the state from the lines of hosts that deleted themselves (`guard.sh`).
 
     Args:
         output: Lines `elenchus-end HOST CODE|unused stopped|- BEGAN AT VERSION`.
-        since: Time of the request for these machines; older lines are of others.
+        since: Time of the request for these machines; older lines are of earlier machines.
         workdir: The work directory, in a bucket.
     """
     lines = [line.split() for line in output.splitlines() if line.startswith(END + ' ')]

@@ -1,4 +1,4 @@
-"""Packs the sources for machines without this file system, and says which."""
+"""Packs the sources for machines without this file system."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Sources:
     """An archive of the sources.
 
     Attributes:
-        path: The file, .tar.gz.
-        version: Commit, for a dirty tree with a hash of its files behind `+`.
-        names: Files in it.
-        warning: What is not shipped; empty if all is.
+        path: The archive, .tar.gz.
+        version: The commit; for a dirty tree COMMIT+HASH, with a hash of its files.
+        names: Names of the files in the archive.
+        warning: Which files are not shipped; empty if all are.
     """
 
     path: pathlib.Path
@@ -54,13 +54,13 @@ def _lines(text: str) -> list[str]:
 
 
 def changed_files(root: pathlib.Path) -> list[str]:
-    """Returns the files that HEAD has not, or has otherwise: changed, removed and new ones."""
+    """Returns the files that differ from HEAD: changed, removed and new ones."""
     changed = _lines(_git(root, 'diff', '--name-only', '-z', '--no-renames', 'HEAD'))
     return sorted({*changed, *_lines(_git(root, 'ls-files', '-z', '-o', '--exclude-standard'))})
 
 
 def read_version(root: pathlib.Path, *, tree: str) -> str:
-    """Returns the version that `pack` would ship, '' if this is no clone."""
+    """Returns the version that `pack` would ship; '' if `root` is no clone."""
     try:
         commit = _git(root, 'rev-parse', 'HEAD').strip()[:12]
         if tree == DIRTY and changed_files(root):
@@ -71,9 +71,9 @@ def read_version(root: pathlib.Path, *, tree: str) -> str:
 
 
 def pack_commit(root: pathlib.Path, folder: pathlib.Path, commit: str) -> Sources | None:
-    """Writes the archive of a commit into a folder; returns None if the clone has none such."""
+    """Writes the archive of a commit into a folder; returns None if the clone lacks the commit."""
     if not re.fullmatch('[0-9a-f]{7,40}', commit):
-        return None  # of a dirty tree; and no word from elsewhere becomes an option of git
+        return None  # the version of a dirty tree, or a word that git might read as an option
     try:
         return _archive(root, folder, commit)
     except UsageError:
@@ -108,7 +108,7 @@ def pack(root: pathlib.Path, folder: pathlib.Path, *, tree: str) -> Sources:
         tree: 'head' for the last commit, 'dirty' for the files as they are, without ignored ones.
 
     Raises:
-        UsageError: It is no clone, or a file cannot be read.
+        UsageError: `root` is no clone, or a file cannot be read.
     """
     commit = _git(root, 'rev-parse', 'HEAD').strip()
     changed = changed_files(root)
@@ -138,10 +138,10 @@ def _content(path: pathlib.Path) -> bytes:
 def check_config(run: tuple[str, ...], root: pathlib.Path, sources: Sources) -> None:
     """Checks that the config file of a run is shipped, before machines are paid for.
 
-    An absolute path outside of the clone may be one that the hosts share.
+    An absolute path outside the clone is accepted: the hosts may share it.
 
     Raises:
-        UsageError: There is none, or it is not in the archive; the text names the nearest.
+        UsageError: There is none, or the archive lacks it; the text names the nearest.
     """
     values = list(_config_values(run))
     if not values:
@@ -161,7 +161,7 @@ def check_config(run: tuple[str, ...], root: pathlib.Path, sources: Sources) -> 
 
 
 def _config_values(run: tuple[str, ...]) -> Iterator[str]:
-    """Yields the values of --config, which may have one dash, and stand in a word of its own."""
+    """Yields the values of --config or -config, also if the value is a separate word."""
     for i, word in enumerate(run):
         name, equals, value = word.partition('=')
         if name in ('--config', '-config') and (equals or i + 1 < len(run)):

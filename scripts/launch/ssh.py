@@ -49,7 +49,7 @@ class Machines:
         self.hosts = parse_hosts(flags.hosts)
         if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', flags.name):
             raise UsageError(f'--name={flags.name} must be letters, digits, dots and hyphens')
-        if len(flags.name.encode()) > 100:  # of a folder there
+        if len(flags.name.encode()) > 100:  # it names a folder on the machines
             raise UsageError(f'--name={flags.name} must be at most 100 bytes; nearest: elenchus')
         self.flags = flags
         self.commands = commands
@@ -63,12 +63,12 @@ class Machines:
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
-        """What tells these machines and run from others."""
+        """Words that identify these machines and their run; they name its ledger file."""
         return ('ssh', self.flags.hosts, self.flags.name)
 
     @property
     def chips(self) -> int:
-        """Number of machines; nobody says how many devices they have."""
+        """Number of machines, not of chips: how many devices each has is unknown."""
         return len(self.hosts)
 
     def prepare(self) -> None:
@@ -86,12 +86,12 @@ class Machines:
                 output = self._check(host, command, patience=QUICK)
             except Refused:
                 raise
-            except CloudError as error:  # one host of many: the others say what they do
+            except CloudError as error:  # one of many machines: the others still count
                 silent = f'{host}: {error}'
                 continue
             seen += [dataclasses.replace(s, host=host) for s in remote.read_status(output)]
         if silent and not seen and DENIED.search(silent):
-            # No key or no known host: waiting mends neither.
+            # No key, or an unknown host: waiting does not help.
             code = exit_codes.REFUSAL
             return Observation(Resource.READY, Run.UNKNOWN, code, detail=silent)
         code = remote.code_of_stragglers(seen)
@@ -120,7 +120,7 @@ class Machines:
             self._check(host, command)
 
     def start(self) -> None:
-        """Starts a process on every machine; one that runs already goes on."""
+        """Starts a process on every machine where none is running."""
         attempt = str(time.time_ns())
         coordinator = f'{self.hosts[0].rpartition("@")[2]}:{self.flags.port}'
         for i, host in enumerate(self.hosts):
@@ -154,7 +154,7 @@ class Machines:
         """Does nothing: the machines are not ours."""
 
     def find_others(self) -> str:
-        """Returns '': machines are not deleted, and users may share them."""
+        """Returns '': the machines are never deleted, so users may share them."""
         return ''
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
@@ -167,7 +167,7 @@ class Machines:
         return self._check(self.hosts[0], command, patience=QUICK)
 
     def dump_stacks(self) -> str:
-        """Returns the stacks of all processes; a machine that does not answer is named."""
+        """Returns the stacks of all processes, and the names of machines that do not answer."""
         command, texts = remote.stacks_command(self.folder, self.flags.name), []
         for host in self.hosts:
             try:
@@ -177,7 +177,7 @@ class Machines:
         return ''.join(texts)
 
     def _on_all(self, *words: str) -> str:
-        """Calls detached.sh on all machines, also if some do not answer; returns what they printed.
+        """Calls detached.sh on all machines, even if some do not answer; returns their output.
 
         Raises:
             CloudError: The last one of those that failed.
@@ -196,8 +196,8 @@ class Machines:
     def _check(self, host: str, command: str, *, patience: float | None = None) -> str:
         """Runs a command on a machine; returns its output.
 
-        ssh exits with the command's own code, or 255. The text is no sign of what failed: it has
-        the machine's banner, and what the command printed.
+        ssh exits with the code of the command, or with 255 for its own errors. The error text does
+        not show which: it has the machine's banner and the command's own output.
         """
         words = ['ssh', *SSH_OPTIONS, '--', host, command]
         result = self.commands.run(words, patience=patience)
@@ -212,7 +212,7 @@ def parse_hosts(text: str) -> list[str]:
     """Returns the machines of --hosts.
 
     Raises:
-        UsageError: One could be read as an option of ssh, is no name, or is there twice.
+        UsageError: One could be an option of ssh, is not a host name, or is repeated.
     """
     hosts = [host.strip() for host in text.split(',')]
     for host in hosts:

@@ -21,24 +21,24 @@ class State(enum.Enum):
 
 
 class Resource(enum.Enum):
-    """What the cloud says of the machines."""
+    """State of the machines, as the cloud reports it."""
 
     ABSENT = 'absent'
     WAITING = 'waiting'
     READY = 'ready'
-    LEAVING = 'leaving'  # somebody deletes them
+    LEAVING = 'leaving'  # they are being deleted
     LOST = 'lost'  # preempted, suspended or stopped by the cloud
     FAILED = 'failed'  # the request was refused or has expired
 
 
 class Run(enum.Enum):
-    """What the hosts say of the run."""
+    """State of the run, as the hosts report it."""
 
     UNKNOWN = 'unknown'  # they could not be asked
     ABSENT = 'absent'
     RUNNING = 'running'
     ENDED = 'ended'
-    OLD = 'old'  # it runs from other sources or arguments, and is to be started from these
+    OLD = 'old'  # it runs with other sources or arguments, and is to be restarted with these
     OTHER = 'other'  # a run with another work directory is on the machines
 
 
@@ -65,19 +65,19 @@ class Cause(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """What a look has seen.
+    """Result of a look at the machines and the run.
 
     Attributes:
         resource: State of the machines.
         run: State of the run on them.
-        exit_code: Of a run that ended; of all hosts together (`exit_codes.code_of_hosts`). 2 of an
-            unknown run: no host can be asked from this machine.
-        stopped: Whether somebody ended the run by the action `stop`.
-        detail: The cloud's own words, for the reader.
-        host: Of a run that failed: the host that failed first.
-        is_billed: Whether machines are there, on which no run is up yet.
-        since, at: From when to when machines were there that their own hosts deleted
-            (guard.sh), None if nobody knows.
+        exit_code: Exit code of a run that ended, combined over its hosts
+            (`exit_codes.code_of_hosts`). With Run.UNKNOWN, 2: no host can be asked from here.
+        stopped: Whether the run was ended by the action `stop`.
+        detail: One line of explanation for the user, such as the cloud's own message.
+        host: The host that failed first, if the run failed.
+        is_billed: Whether machines exist, and are billed, on which no run is up yet.
+        since, at: Start and end of machines that their own hosts deleted (guard.sh); None if
+            unknown.
     """
 
     resource: Resource
@@ -93,14 +93,14 @@ class Observation:
 
 @dataclasses.dataclass(frozen=True)
 class Success:
-    """An action other than a look or the end was done."""
+    """An action other than a look or the end succeeded."""
 
     kind: Kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """An action failed, or nobody knows whether it was done."""
+    """An action failed, or it is unknown whether it succeeded."""
 
     kind: Kind
     cause: Cause
@@ -124,18 +124,18 @@ class Policy:
     """Limits of a launch.
 
     Attributes:
-        retries: Crashes, kills, failed installations and failed requests (each counted alone) after
-            which the launch fails. A run of `healthy` seconds sets the count of crashes back.
+        retries: Number of crashes or kills, of failed installations, or of failed requests after
+            which the launch fails. A run of `healthy` seconds resets the count of crashes.
         max_preemptions: Preemptions after which the launch fails.
-        max_hours: Billed hours, of all slices together, after which everything is deleted.
-        poll: Seconds between looks, and the first delay of a back-off.
+        max_hours: Billed hours, summed over all slices, after which everything is deleted.
+        poll: Seconds between looks, and the first delay of an exponential back-off.
         max_delay: Longest delay of a back-off, in seconds.
         healthy: Seconds after which an attempt counts as good.
         grace: Seconds between the stop and the deletion when the budget is spent.
-        absences: Looks in a row that must not see a resource before it counts as gone.
-        silence: Failed looks in a row at hosts that never answered, or before anything was
-            requested, and lost connections in a row during installations and starts, after which
-            the launch fails.
+        absences: Consecutive looks without a resource after which it counts as gone.
+        silence: Number of consecutive failures after which the launch fails: of looks, at hosts
+            that never answered or before any request, and of connections during installations
+            and starts.
         delete_tries: Failed deletions after which the launcher gives up and says so.
         after: 'delete' or 'leave': what happens to the machines at the end of the run.
     """
@@ -153,36 +153,35 @@ class Policy:
     after: str = 'delete'
 
     def backoff(self, count: int) -> float:
-        """Returns the delay in seconds before the try number `count`, 0 the first: it doubles."""
+        """Returns the delay in seconds before try number `count`, from 0; it doubles each time."""
         return min(self.poll * 2.0 ** min(count, 30), self.max_delay)
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """State of a launch, with what its limits count; kept in a file between commands (`ledger.py`).
+    """State of a launch and the counts for its limits; stored between commands (`ledger.py`).
 
     Attributes:
         state: The state.
         installed: Whether the sources of this launch are on these machines.
         reached: Whether these machines ever answered.
-        requested: Time of the last request, None before it.
-        started: Time of the last start, None before it.
+        requested: Time of the last request; None before the first.
+        started: Time of the last start; None before the first.
         crashes: Crashes and kills since the last good attempt.
         installs, requests, preemptions, deletes: Failed installations or starts, failed requests,
-            preemptions, and failed deletions in a row.
-        misses: Failed looks in a row.
-        losses: Connections lost in a row during installations and starts.
-        absences: Looks in a row that saw nothing.
-        billed: Billed seconds of slices that are gone.
-        billing: Time since when the present slice is billed, None if it is not.
-        due: Whether a run that ended is to be started again after a delay that is over at the
-            next look.
+            preemptions, and consecutive failed deletions.
+        misses: Consecutive failed looks.
+        losses: Consecutive lost connections during installations and starts.
+        absences: Consecutive looks that saw no resource.
+        billed: Billed seconds of former slices.
+        billing: Time from which the current slice is billed; None if it is not.
+        due: Whether a run that ended is to be restarted at the next look, after a delay.
         replaced: Whether the old run was told to stop, so that new sources can start.
-        ending: Whether the launch only deletes and ends.
-        exit_code: Of the launcher, at its end.
-        chips: Chips of the machines that were requested, 0 before that.
-        place: Project or context of kubectl in which the machines were requested, '' before that.
-        why: One line for the reader: the reason of the last change.
+        ending: Whether all that remains is to delete the machines and end.
+        exit_code: Exit code of the launcher, at its end.
+        chips: Chips of the requested machines; 0 before the request.
+        place: Project, or context of kubectl, of the requested machines; '' before the request.
+        why: Reason of the last change, one line for the user.
     """
 
     state: State = State.ABSENT

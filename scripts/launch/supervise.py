@@ -1,13 +1,13 @@
-"""Runs a process of a job and says by its exit code what the job's manager is to do.
+"""Runs a process of a job; its exit code tells the job's manager what to do next.
 
 python -m scripts.launch.supervise RETRIES COMMAND...     what worker.sh runs on GKE and SLURM
 
-Managers of jobs know exit codes only, and theirs are not ours: XPK starts a job again on every
-code from 127 on, so also after running out of memory (137), for ever. So crashes are repeated here,
-with a delay that doubles and a limit, and the code that is left says one thing:
+A manager sees only exit codes, and interprets them in its own way: XPK restarts a job for ever on
+every code from 127 on, also after it ran out of memory (137). So this program restarts the process
+after crashes itself, with a doubling delay and a limit, and exits with one of these codes:
 
 - 0: the run is complete. 2: a wrong flag or config.
-- 75: start the job again. The process saved after SIGTERM, or SIGTERM came and it could not.
+- 75: start the job again. The process saved after SIGTERM, or was ended before it could.
 - 124: do not start it again; the budget is spent. $ELENCHUS_SECONDS has its seconds, and
   $ELENCHUS_METER the file with those of all starts (`budget.py`).
 - 1: do not start it again; it crashed, or was killed, more often than RETRIES allows.
@@ -33,7 +33,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 METER_SECONDS = 60.0
 """Time between two entries of the used seconds."""
 NOTICE_SECONDS = 5.0
-"""Longest time between the death of a process by a notice and the notice's arrival here."""
+"""Longest time by which a notice may reach this process after it ended the other one."""
 
 
 class Supervisor:
@@ -68,7 +68,7 @@ class Supervisor:
         crashes = 0
         while not self.notice.is_set():
             started = time.monotonic()
-            # Blocked between the start and the assignment, a signal cannot miss the process.
+            # Signals are blocked until the process is assigned, so that `pass_on` never misses it.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             self._process = subprocess.Popen(self.command, preexec_fn=_unblock)
             self._signals = 0
@@ -81,7 +81,7 @@ class Supervisor:
             if ending is Ending.DONE or ending is Ending.REFUSED or ending is Ending.PREEMPTED:
                 return code
             if code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
-                # A notice to the whole process group reaches the process first.
+                # A notice to the whole process group may reach the process before this one.
                 self.notice.wait(NOTICE_SECONDS)
             if self.notice.is_set():
                 break
@@ -105,7 +105,7 @@ class Supervisor:
             if self.budget.remaining() <= 0:
                 break
         _say(f'the budget is spent: SIGTERM, and SIGKILL in {self.grace:.0f} s')
-        if not self._signals:  # else it saves already, and a second one would end it at once
+        if not self._signals:  # otherwise it is saving, and a second signal would end it at once
             self._process.send_signal(signal.SIGTERM)
             self._signals += 1
         try:

@@ -35,7 +35,7 @@ from elenchus.scripts.launch.states import Observation, Resource, Run
 KEEP_ALIVE = '-o ServerAliveInterval=30'
 GCLOUD_ERROR = re.compile(r'^ERROR: (\(gcloud|gcloud crashed)', re.MULTILINE)
 SSH_ERROR = re.compile(r'^ERROR: \(gcloud.* exited with return code \[255\]', re.MULTILINE)
-"""Of the last try with one host; lines `Retrying: SSH command error: ...` are of tries before."""
+"""Error of the last ssh try with a host; earlier ones print `Retrying: SSH command error: ...`."""
 AGENT = re.compile(r'not present in the SSH agent')
 QUICK = 300.0
 """Seconds after which a short command on the hosts counts as lost."""
@@ -92,12 +92,12 @@ class Tpu:
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
-        """What tells this slice from others."""
+        """Words that identify this slice; they name its ledger file."""
         return ('tpu', self.flags.project, self.flags.zone, self.flags.name)
 
     @property
     def chips(self) -> int:
-        """Chips of the slice."""
+        """Number of chips of the slice."""
         return tpu_types.chips(self.flags.type)
 
     def prepare(self) -> None:
@@ -125,7 +125,7 @@ class Tpu:
         return Observation(resource, detail=f'the queued resource is {state}{reason}')
 
     def _look_at_end(self) -> Observation:
-        """Reads what hosts that deleted themselves have left in the bucket."""
+        """Returns what hosts that deleted themselves have recorded in the bucket (`guard.sh`)."""
         workdir = self.launched.workdir.rstrip('/')
         if self.since is None or not workdir.startswith('gs://'):
             return Observation(Resource.ABSENT)
@@ -134,7 +134,7 @@ class Tpu:
         return remote.observe_end(result.output, since=self.since, workdir=workdir)
 
     def _look_at_hosts(self) -> Observation:
-        """Asks the hosts; the node itself if they do not answer."""
+        """Asks the hosts for the state of the run; if none answers, asks gcloud for the node's."""
         command = remote.status_command(
             self.folder, self.flags.name, self.launched.key, budget=self.budget, shared=True
         )
@@ -174,7 +174,7 @@ class Tpu:
             )
 
     def settle(self) -> None:
-        """Asks gcloud for its project."""
+        """Takes the project from gcloud's configuration if no flag names one."""
         if not self.place:
             words = ['gcloud', 'config', 'get', 'project']
             self.place = self.commands.run(words, patience=QUICK).output.strip()
@@ -234,7 +234,7 @@ class Tpu:
         self._check(self._ssh(command))
 
     def start(self) -> None:
-        """Starts the run on all hosts; a repeated command finds the attempt and starts nothing."""
+        """Starts the run on all hosts; a command that gcloud repeats starts nothing more."""
         attempt = str(time.time_ns())
         words = remote.worker_command('tpu', ('--distributed', *self.launched.arguments))
         cache = remote.compilation_cache(self.launched.workdir)
@@ -247,11 +247,11 @@ class Tpu:
         self._check(self._ssh(alone + budget + command))
 
     def stop(self) -> str:
-        """Sends SIGTERM to the run of every host; returns what to say of it."""
+        """Sends SIGTERM to the run on every host; returns a message for the user."""
         return self._signal('stop')
 
     def kill(self) -> str:
-        """Sends SIGKILL to the run of every host; returns what to say of it."""
+        """Sends SIGKILL to the run on every host; returns a message for the user."""
         return self._signal('kill')
 
     def _signal(self, action: str) -> str:
@@ -268,11 +268,11 @@ class Tpu:
             say(f'{self.flags.name} is not in {self.flags.zone}: nothing was deleted')
 
     def find_others(self) -> str:
-        """Returns which other users have runs on the hosts, in words; '' for nobody."""
+        """Returns a description of other users' runs on the hosts; '' if there are none."""
         words = self._words('queued-resources', 'describe', '--format=value(state.state)')
         result = self.commands.run(words, patience=QUICK)
         if self.commands.dry_run or result.code or result.output.split()[-1:] != ['ACTIVE']:
-            return ''  # nobody's run is on machines that are not there; what fails fails again
+            return ''  # no machines, so no run; what failed here fails again in the deletion
         command = owners.find_command(self.flags.name) + 'echo "$others"'
         try:
             output = self._check(self._ssh(command), patience=QUICK)
@@ -320,8 +320,8 @@ class Tpu:
     def _check(self, words: typing.Sequence[str], *, patience: float | None = None) -> str:
         """Runs a command on the hosts; returns its output.
 
-        gcloud exits with the first failing host's status (SDK 528, tpu_vm/ssh.py,
-        WaitForBatchCompletion); 255 is ssh's own, so the host's state is not known then.
+        gcloud exits with the status of the first host that failed (SDK 528, tpu_vm/ssh.py,
+        WaitForBatchCompletion). Status 255 comes from ssh itself: the host's state is then unknown.
         """
         result = self.commands.run(words, patience=patience)
         if not result.code:

@@ -1,1 +1,1 @@
-"""Small tools: token listings, critique records, verifier, tokenizer, int8 and roofline."""
+"""Small tools for data and tokenizers, for memory and speed estimates, and for lock files."""

@@ -1,7 +1,7 @@
-"""The computations of a solution as a chain: which results later computations take up.
+"""The chain of a solution's computations: which results later computations use as operands.
 
-`recompute` changes one computation and follows what that changes. So a repair can be tried: does
-the rest of the solution then reach the reference answer?
+`recompute` corrects computations and propagates the changes. With it a repair can be tested: does
+the rest of the solution then lead to the reference answer?
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ class Computation:
 
     line: int
     equation: Equation
-    sources: tuple[int | None, ...]  # per leaf: the earlier computation whose result it is
+    sources: tuple[int | None, ...]  # per leaf: index of the computation whose result it is
 
     @property
     def computed(self) -> Expression:
@@ -29,7 +29,7 @@ class Computation:
 def read(
     lines: Sequence[str], *, exact_values: Collection[Fraction] | None = None
 ) -> list[Computation]:
-    """Returns the computations of a solution's lines; an operand is the newest equal result."""
+    """Returns the computations of a solution; an operand's source is the latest equal result."""
     chain: list[Computation] = []
     for number, line in enumerate(lines):
         for equation in equations.find(line, exact_values=exact_values):
@@ -56,11 +56,11 @@ def recompute(
 
     Args:
         chain: Computations in their order.
-        slips: False computations -> their true results; with corrected operands they are computed.
-        replaced: Computations that should be others -> the results of those.
+        slips: False computations -> true results; recomputed if their operands change.
+        replaced: Computations to be replaced -> results of the replacements.
 
     Returns:
-        One result for each computation; None where there is no exact one.
+        One result for each computation; None if there is no exact one.
     """
     results: list[Fraction | None] = []
     for place, item in enumerate(chain):
@@ -78,7 +78,7 @@ def recompute(
 
 
 def _computed(item: Computation, values: Sequence[Fraction | None]) -> Fraction | None:
-    """Returns the result with other operands; None if percent signs leave it open."""
+    """Returns the result with other operands; None if percent signs make it ambiguous."""
     percent = any(leaf.percent for leaf in (*item.computed.leaves, *item.equation.right.leaves))
     if None in values or percent:
         return None
@@ -86,7 +86,7 @@ def _computed(item: Computation, values: Sequence[Fraction | None]) -> Fraction 
 
 
 def dependents(chain: Sequence[Computation], place: int) -> set[int]:
-    """Returns the later computations that take up a computation's result."""
+    """Returns the indices of later computations that use the result of the one at `place`."""
     places = {place}
     for later in range(place + 1, len(chain)):
         if places & set(chain[later].sources):
@@ -95,7 +95,7 @@ def dependents(chain: Sequence[Computation], place: int) -> set[int]:
 
 
 def leads_to(chain: Sequence[Computation], answer: Fraction) -> set[int]:
-    """Returns the computations on which the last one with this result depends, itself included."""
+    """Returns the indices that the last computation with this result depends on, and its own."""
     last = _source(chain, answer)
     places = set() if last is None else {last}
     for place in range(len(chain) - 1, -1, -1):
@@ -113,7 +113,7 @@ def with_results(
 ) -> list[Computation]:
     """Returns the chain as it would be written with other results and one other computation.
 
-    Operands that take up a result take up the new one; those of `needed` are bound again.
+    Operands that are results get the new results; the sources of `needed` are found anew.
     """
     changed: list[Computation] = []
     for at, item in enumerate(chain):

@@ -1,6 +1,7 @@
-"""Equations of a line: what is computed, what the line says it is, and whether that holds.
+"""Finds the equations of a line: a computation, the result that the line states, and if it is true.
 
-An equation is judged false only if nothing around it leaves another reading: then `holds` is None.
+An equation is judged false only if it is unambiguous. If the words or signs around it allow another
+reading, it is not judged: `holds` is None.
 """
 
 import dataclasses
@@ -15,10 +16,10 @@ from elenchus.data.critiques.calculator.tokens import Token
 
 @dataclasses.dataclass(frozen=True)
 class Equation:
-    """A computation and what the line says its result is.
+    """A computation and the result that the line states for it.
 
-    `holds` is None if it cannot be judged. A chain `a = b = c` is two equations; the first
-    computation of a chain has its last number as `result` too.
+    `holds` is None if it cannot be judged. A chain `a = b = c` is two equations; if `c` is a
+    number, it may be the `result` of the first one too.
     """
 
     computed: Expression  # with at least one operation
@@ -27,35 +28,35 @@ class Equation:
 
     @property
     def result(self) -> Fraction | None:
-        """What the line says the result is."""
+        """The result that the line states."""
         return self.right.value
 
     @property
     def exact(self) -> Fraction | None:
-        """What the result is, in the unit of the right side: percent as it stands there."""
+        """The true result, in the unit of the right side: a percentage if that is one."""
         value = self.computed.value
         if value is None:
             return None
         if comparison.in_percent(self.right) and not any(
             leaf.percent for leaf in self.computed.leaves
         ):
-            # `20/50*100 = 40%` and `20/50 = 40%` are both written: the nearer one is meant.
+            # Solutions write both `20/50*100 = 40%` and `20/50 = 40%`: takes the nearer reading.
             return min(value, value / 100, key=lambda v: abs(v - self.right.value))
         return value
 
     @property
     def may_be_false(self) -> bool:
-        """Whether it is not judged and, read as it stands, its sides differ."""
+        """Whether it is not judged, but its sides differ if it is taken literally."""
         return self.holds is None and self.exact != self.result
 
 
 def find(line: str, *, exact_values: Collection[Fraction] | None = None) -> list[Equation]:
-    """Returns the equations of a line in their order, those in `<<48/2=24>>` last.
+    """Returns the distinct equations of a line in order; those in `<<48/2=24>>` come last.
 
     Args:
         line: A line of a solution.
-        exact_values: Numbers that are surely not rounded, such as those of the question; other
-            decimals may have lost digits. None: no number is rounded.
+        exact_values: Numbers that are certainly not rounded, such as those of the question; other
+            decimals may be rounded. None: no number is rounded.
     """
     result: list[Equation] = []
     for text in (tokens.prose(line), *tokens.ANNOTATION.findall(line)):
@@ -71,7 +72,11 @@ def _same(first: Equation, second: Equation) -> bool:
 
 
 def _segments(line: Sequence[Token]) -> Iterator[list[Token]]:
-    """Yields the clauses; what continues an operation or a number over a break starts with it."""
+    """Yields the clauses of a line.
+
+    If a break cuts an operation or a number such as `1,000`, the next clause begins with the break
+    as a token of kind 'other', so that no equation is judged there.
+    """
     segment: list[Token] = []
     for place, token in enumerate(line):
         if token.kind != 'break':
@@ -129,7 +134,10 @@ def _is_bullet(segment: list[Token]) -> bool:
 def _equality(
     segment: list[Token], at: int, *, first: Expression, length: int
 ) -> tuple[int, bool] | None:
-    """Returns the place behind a sign of equality, and whether it says only about equal."""
+    """Returns the index after an equality sign or verb, and whether it says `about equal`.
+
+    Returns None if there is none at `at`.
+    """
     if at >= len(segment):
         return None
     if segment[at].kind == 'equals':
@@ -155,17 +163,17 @@ _GOES_ON = {
 
 
 def _goes_on(segment: list[Token], at: int) -> bool:
-    """Whether words after `is 10` may change its meaning: `is 10 more than`."""
+    """Whether the words after `is 10` may change its meaning, as in `is 10 more than`."""
     return any(
         token.text.lower() in _GOES_ON or token.kind not in ('word', ')') for token in segment[at:]
     )
 
 
 def _is_broken(segment: list[Token], start: int, end: int) -> bool:
-    """Whether what stands beside makes another equation of these numbers.
+    """Whether the tokens around an equation may make it part of another one.
 
-    That is an operator before, with or without words between, or an operator, a number or a sign
-    that is not understood directly beside.
+    Such a token is an operator before it, with or without words between, or a number, an operator
+    or an unknown sign next to it.
     """
     before = segment[start - 1] if start else None
     after = segment[end] if end < len(segment) else None
@@ -207,7 +215,7 @@ _LABELS = {
 
 
 def _is_doubtful(segment: list[Token], start: int) -> bool:
-    """Whether the clause may mean another computation than its numbers and signs."""
+    """Whether the words of the clause may mean another computation than its numbers and signs."""
     words = {token.text.lower() for token in segment if token.kind == 'word'}
     if words & _DOUBTFUL or any(token.kind == 'other' for token in segment):
         return True
@@ -239,11 +247,11 @@ _MEASURES = {
     }.items()
     for unit in units.split()
 }
-"""Units that steps convert into each other without a word -> what they measure."""
+"""Unit -> the quantity it measures; solutions convert between units of one without saying so."""
 
 
 def _has_two_units(segment: list[Token]) -> bool:
-    """Whether two units of one measure stand in the clause: `2 * 30 minutes = 1 hour`."""
+    """Whether the clause has two units of one quantity, as in `2 * 30 minutes = 1 hour`."""
     units: dict[str, set[str]] = {}
     for token in segment:
         names = [token.text.lower()] if token.kind == 'word' else []
@@ -257,7 +265,7 @@ def _has_two_units(segment: list[Token]) -> bool:
 
 
 def _without_conversion(equation: Equation) -> Equation:
-    """Returns an equation that is not judged if a factor between units may be missing in it."""
+    """Returns a false equation as not judged if a conversion factor may explain the difference."""
     if equation.holds is not False:
         return equation
     exact, result = equation.computed.value, equation.result
@@ -266,7 +274,7 @@ def _without_conversion(equation: Equation) -> Equation:
 
 
 def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> Iterator[Equation]:
-    """Yields an equation for each computation of a chain and what follows it there."""
+    """Yields an equation for each computation of a chain and the expression after it."""
     judge = functools.partial(_equation, exact_values=exact_values)
     if len(chain) == 2 and chain[0].is_number and not chain[1].is_number:
         # `24 = 48/2`; but `$15/hour = 15*7` states no equality.
@@ -276,7 +284,8 @@ def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> It
         if computed.is_number:
             continue
         if computed.is_fraction and computed is not chain[0]:
-            # `(30-12)/2 = 18/2 = 9`: a number or a division. Only another number is noted, as open.
+            # In `(30-12)/2 = 18/2 = 9`, `18/2` is a number or a division: only a different number
+            # is noted, as not judged.
             if right.is_number and computed.value != right.value:
                 yield from _open(judge(computed, right, doubtful=True))
             continue
@@ -284,7 +293,7 @@ def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> It
         if right.is_number or (right.is_fraction and not runs_on):
             yield judge(computed, right, doubtful=doubtful)
         elif computed.value == right.value and chain[-1].is_number:
-            # `2*3+4 = 6+4 = 10`: the second computation is the first one, further on.
+            # `2*3+4 = 6+4 = 10`: the second computation is the first one, simplified.
             yield judge(computed, chain[-1], doubtful=doubtful)
         elif runs_on:
             # `5+3 = 8*2 = 16`: the next computation begins with this result.
@@ -294,7 +303,7 @@ def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> It
 
 
 def _open(equation: Equation) -> Iterator[Equation]:
-    """Yields an equation that cannot be judged; one that holds after rounding is left out."""
+    """Yields the equation only if it cannot be judged."""
     if equation.holds is None:
         yield equation
 
@@ -306,7 +315,7 @@ def _equation(computed: Expression, right: Expression, *, exact_values, doubtful
 
 
 def _has_other_reading(computed: Expression, right: Expression) -> bool:
-    """Whether signs are used in another sense: `25 / 1/3`, `1/2 = 4 ounces`, `5*3 = 15,000`."""
+    """Whether signs may have another sense, as in `25 / 1/3`, `1/2 = 4 ounces`, `5*3 = 15,000`."""
     divisions = [sign for sign in computed.operators if sign == '/']
     if computed.is_fraction and computed.leaves[0].value < computed.leaves[1].value:
         return right.value is None or right.value >= 1

@@ -1,4 +1,4 @@
-"""Expressions: a tree of operations over the numbers of a line, and its exact value."""
+"""Parses, evaluates and writes arithmetic expressions over the numbers of a line."""
 
 import fractions
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Leaf(NamedTuple):
 
 
 Node = int | tuple
-"""The index of a leaf, or (operator, node, node); ('neg', node)."""
+"""The index of a leaf, or (operator, node, node), or ('neg', node)."""
 
 
 class Expression(NamedTuple):
@@ -32,18 +32,18 @@ class Expression(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        """Whether nothing is computed: the expression is one number, perhaps negative."""
+        """Whether the expression is a single number, perhaps negative, without any operation."""
         return len(self.leaves) == 1
 
     @property
     def is_fraction(self) -> bool:
-        """Whether it is one whole number over another, as `2/3`: a number or a division."""
+        """Whether it is one whole number over another, such as `2/3`: a number or a division."""
         whole = all(leaf.value.denominator == 1 and not leaf.percent for leaf in self.leaves)
         return self.node == ('/', 0, 1) and whole
 
     @property
     def value(self) -> Fraction | None:
-        """The exact value; None where it has none, such as a division by zero."""
+        """The exact value; None if there is none, as for a division by zero."""
         return evaluate(self.node, [leaf.value for leaf in self.leaves])
 
     @property
@@ -53,7 +53,7 @@ class Expression(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The expression in one spelling: `50-21+16`, `20% of 50` as `20%*50`."""
+        """The expression in canonical spelling: `50-21+16`; `20% of 50` becomes `20%*50`."""
         return write(self.node, [leaf.text for leaf in self.leaves])
 
     @property
@@ -62,11 +62,11 @@ class Expression(NamedTuple):
         return tuple(_operators(self.node))
 
     def with_leaf(self, index: int, leaf: Leaf) -> 'Expression':
-        """Returns the expression with another number."""
+        """Returns the expression with leaf `index` replaced."""
         return Expression(self.node, (*self.leaves[:index], leaf, *self.leaves[index + 1 :]))
 
     def key(self) -> tuple:
-        """Returns what equal computations share: order in sums and products is ignored."""
+        """Returns a key of the computation that ignores the order of summands and factors."""
         return canonical(self.node, self.values)
 
 
@@ -168,15 +168,15 @@ STOP_WORDS = frozenset(
         *('without', 'only', 'also'),
     ]
 )
-"""Words that are in no unit: `5 apples and 3 + 2` has no number `5 apples and`."""
+"""Words that end a unit: in `5 apples and 3 + 2`, `apples and` is no unit of the 5."""
 MAX_UNIT_WORDS = 5
 
 
 class Parser:
-    """Reads one expression from tokens; `at` is the place behind it.
+    """Recursive-descent parser of one expression; `at` is the index of the token after it.
 
-    Precedence is that of mathematics, with operators of one rank from the left. A fraction or a
-    percentage before `of` is a factor: `20% of 50`, `2/3 of 12`.
+    Precedence is as in mathematics; operators of equal precedence associate to the left. A fraction
+    or a percentage before `of` is a factor: `20% of 50`, `2/3 of 12`.
     """
 
     def __init__(self, tokens: Sequence[Token], at: int):
@@ -195,7 +195,7 @@ class Parser:
         return None
 
     def _binary(self, operand, sign) -> Node | None:
-        """Reads operands of one rank; stops before an operator that no operand follows."""
+        """Parses operators of one precedence; stops before one that no operand follows."""
         node = operand()
         while node is not None and (operator := sign()):
             place, leaves, units = self.at, len(self.leaves), len(self.unit_places)
@@ -277,7 +277,10 @@ class Parser:
         return len(self.leaves) - 1
 
     def _skip_unit(self) -> None:
-        """Skips `hours`, `apples per bag`, `miles/hour` if the expression goes on or ends there."""
+        """Skips a unit, such as `apples per bag` or `miles/hour`.
+
+        Does nothing unless an operator, an equality, a verb or a bracket follows the words.
+        """
         place = self.at
         while self.at - place < 2 * MAX_UNIT_WORDS and self.at < len(self.tokens):
             token = self.tokens[self.at]

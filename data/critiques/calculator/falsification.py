@@ -1,8 +1,8 @@
-"""Reference solutions with one mistake, from which the rest of the solution follows.
+"""Inserts one mistake into a reference solution and recomputes the rest from it.
 
-For refinement data without an actor's attempts, and to measure what the calculator locates. Kinds:
-'value', a false result; 'operand', another number of the question or one from nowhere; 'operation',
-another sign. Later lines take over what follows, so the answer is wrong.
+For refinement data without an actor's attempts, and for measuring what the calculator locates.
+Kinds of mistakes: 'value', a false result; 'operand', another number of the question or an invented
+one; 'operation', another sign. Later lines are recomputed, so the answer is wrong.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r'(?<![\d.,])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d*\.\d+
 
 @dataclasses.dataclass(frozen=True)
 class Falsified:
-    """A solution that was changed at one line, and what follows from that."""
+    """A solution in which one line was changed and the later lines recomputed."""
 
     text: str
     line: int
@@ -29,7 +29,7 @@ class Falsified:
 
 
 def falsify(problem: Problem, kind: str, *, rng: random.Random) -> Falsified | None:
-    """Returns the solution with one mistake; None if it has no place for one of this kind."""
+    """Returns the solution with one mistake; None if no mistake of this kind is possible."""
     lines = problem.solution.split('\n')
     chain = chains.read(lines[:-1])
     places = [place for place in range(len(chain)) if _is_only_equation(chain, place)]
@@ -46,7 +46,7 @@ def falsify(problem: Problem, kind: str, *, rng: random.Random) -> Falsified | N
 def restate(problem: Problem, line: int, result: Fraction) -> Falsified | None:
     """Returns the solution with another result of a line, and all that follows from it.
 
-    None if the line has not one equation, or the answer does not follow from it.
+    Returns None unless the line has exactly one equation and the answer depends on it.
     """
     lines = problem.solution.split('\n')
     chain = chains.read(lines[:-1])
@@ -136,7 +136,7 @@ def _with(text: str, changed: Mapping[Fraction, Fraction]) -> str:
 
 
 def _carry_on(lines, chain, place: int, *, new: Fraction) -> list[str] | None:
-    """Returns the later lines with all that follows; None if the answer does not change."""
+    """Returns the later lines, recomputed; None if the answer does not change."""
     results = chains.recompute(chain, {}, {place: new})
     changed: dict[Fraction, Fraction] = {}
     for item, result in zip(chain, results, strict=True):

@@ -1,7 +1,7 @@
-"""Equations that do not hold if a line is read as it stands, whatever the words around them mean.
+"""Finds equations that are false if a line is read literally, whatever the words around them mean.
 
-`equations` leaves open what has another reading. Such a line may be where a solution goes wrong,
-so no later line can be called the first mistake.
+`equations` does not judge ambiguous equations. A line with one may still be where a solution goes
+wrong, so no later line can be called the first mistake.
 """
 
 import operator

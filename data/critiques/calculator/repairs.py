@@ -1,7 +1,7 @@
-"""Finds which computation of a wrong solution has to be another one, by trying the reference's.
+"""Finds the computation of a wrong solution that must be replaced, by trying the reference's.
 
 A repair counts only if it is verified: the computation is replaced by one of the reference
-solution, whose operands the solution already has, and the steps that follow then reach the
+solution, whose operands the solution has by then, and the steps after it then lead to the
 reference answer.
 """
 
@@ -15,17 +15,17 @@ from elenchus.data.critiques.calculator.chains import Computation
 from elenchus.data.critiques.calculator.expressions import Expression, Fraction
 
 KINDS = ('operand', 'operation', 'missing', 'extra', 'other')
-"""What a repair changes, from the most particular on."""
+"""What a repair changes, the most specific kind first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Repair:
-    """A computation that should be another one; `old` and `new` are the numbers that differ."""
+    """A computation to be replaced; `old` and `new` are the numbers that differ."""
 
     place: int  # of the computation in its chain
     kind: str
-    needed: Expression  # what it should be
-    result: Fraction  # and its result
+    needed: Expression  # the computation that replaces it
+    result: Fraction  # result of `needed`
     old: Fraction | None = None
     new: Fraction | None = None
 
@@ -78,10 +78,10 @@ def _has_operands(
     place: int,
     slips: Mapping[int, Fraction],
 ) -> bool:
-    """Whether a solution has, before one of its computations, the operands of a reference's.
+    """Whether a solution has the operands of a computation of the reference before `place`.
 
-    What the reference computed before must be a result of the solution, too: a number that equals
-    one of the question by chance is not enough.
+    An operand that the reference computed must be a computed result of the solution, too: an equal
+    number of the question is not enough, because it may be equal by chance.
     """
     earlier = set(chains.recompute(attempt.chain, slips)[:place])
     earlier |= {item.equation.result for item in attempt.chain[:place]}
@@ -100,23 +100,24 @@ def _is_verified(
     if not _rest_is_known(attempt, repair, slips=slips, known=known):
         return False
     earlier = all(item.computed.key() in known for item in chain[:place])
-    # Another computation that shares no number may reach the answer by chance.
+    # A replacement that shares no number may reach the answer by chance.
     shares = set(chain[place].computed.values) & set(repair.needed.values)
     if repair.kind == 'other' and not (shares or (place and earlier)):
         return False
     if chains.dependents(chain, place):
         return True
-    # The last computation: any that has the answer as its result would do, so more is asked.
+    # Any replacement of the last computation with the answer as its result would do, so it must
+    # meet further conditions.
     return place == len(chain) - 1 and (repair.kind != 'other' or earlier)
 
 
 def _rest_is_known(
     attempt: Attempt, repair: Repair, *, slips: Mapping[int, Fraction], known: Set[tuple]
 ) -> bool:
-    """Whether all else on the corrected way to the answer is computed in the reference, too.
+    """Whether all other computations that lead to the answer are in the reference, too.
 
-    Otherwise a solution of another problem can be led to the answer by chance: numbers of word
-    problems are small, and one free computation often suffices.
+    Otherwise the solution of another problem may reach the answer by chance: numbers of word
+    problems are small, and one arbitrary computation is often enough.
     """
     results = chains.recompute(attempt.chain, slips, {repair.place: repair.result})
     repaired = chains.with_results(attempt.chain, results, place=repair.place, needed=repair.needed)
@@ -133,7 +134,7 @@ def _edit(computed: Expression, other: Computation, *, place: int) -> Repair | N
     more, less = need - have, have - need
     if have == need:
         return Repair(place, 'operation', needed, result)
-    # A number that stays in another place is neither left out nor too much.
+    # A number that only moves to another place is neither missing nor extra.
     (new, count), *_ = [*more.items(), (None, 0)]
     (old, excess), *_ = [*less.items(), (None, 0)]
     other_kind = Repair(place, 'other', needed, result)

@@ -1,7 +1,7 @@
-"""Reviews an attempt by calculation: verdicts on its steps, what is wrong and what it should be.
+"""Reviews an attempt by calculation: verdicts on its steps, and corrections of what is wrong.
 
-Verdicts that calculation cannot give are None. A wrong attempt in which no mistake is located has
-no review but a reason.
+Verdicts that calculation cannot give are None. For a wrong attempt in which no mistake is located,
+`review` returns a reason instead.
 """
 
 import dataclasses
@@ -21,19 +21,19 @@ CONTRADICTION = 'contradicts_location'
 
 
 class Finding(enum.Enum):
-    """What is known of a computation."""
+    """What calculation shows about a computation."""
 
-    RIGHT = 'right'  # equal to one of the reference, or on the way to the right answer
-    TRUE = 'true'  # the arithmetic is right; whether it is needed is not known
+    RIGHT = 'right'  # in the reference solution too, or used to reach the right answer
+    TRUE = 'true'  # the arithmetic is right, but it may not be needed
     UNKNOWN = 'unknown'
     SLIP = 'slip'  # the arithmetic is false
     REPLACED = 'replaced'  # another computation is needed: `Review.repair`
-    CARRIED = 'carried'  # it takes over a wrong result
+    CARRIED = 'carried'  # it uses a wrong result
 
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-    """What is known of an attempt: its computations with findings, and its answer.
+    """The result of a review: computations with findings, and the answer.
 
     `corrected` are the results after all corrections; those of a SLIP are exact.
     """
@@ -126,7 +126,7 @@ def _reason(result: Review, *, wanted: Fraction | None, location: int | None) ->
 
 
 def _is_open(result: Review, line: int) -> bool:
-    """Whether a line without a verdict has an equation that does not hold as it stands."""
+    """Whether a line without a verdict has an equation that is false if taken literally."""
     if result.verdict(line) is not None:
         return False
     items = [item for item in result.chain if item.line == line]
@@ -156,7 +156,7 @@ def _findings(
     for place, item in enumerate(chain):
         earlier = {other.equation.result for other in chain[:place]}
         sourced = set(item.computed.values) <= earlier | known | sources.CONSTANTS
-        # With other signs than the reference's, `2*2` for `2+2`, a right result is an accident.
+        # Other signs on the reference's operands, `2*2` for `2+2`, are right only by accident.
         accident = tuple(sorted(item.computed.values)) in operands
         trusted = (place in used and not accident) or (
             location is not None and item.line < location
@@ -177,7 +177,7 @@ def _findings(
 
 
 def _used(chain: Sequence[Computation]) -> set[int]:
-    """Returns the computations on which the last one depends, itself included."""
+    """Returns the indices of the computations that the last one depends on, itself included."""
     return chains.leads_to(chain, chain[-1].equation.result) if chain else set()
 
 
@@ -188,10 +188,10 @@ def _carried(
     repair: Repair | None,
     values: Set[Fraction],
 ) -> set[int]:
-    """Returns the computations that take over a wrong result.
+    """Returns the indices of the computations that use a wrong result.
 
-    A false equation whose result the reference has too, `8*3 = 240` for `80*3 = 240`, is a slip of
-    the pen: what follows from its result is not wrong.
+    The result of a false equation is not wrong if the reference has it too: `8*3 = 240` for
+    `80*3 = 240` is only a slip of the pen.
     """
     return {
         later

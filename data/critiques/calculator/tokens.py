@@ -1,6 +1,6 @@
 """Splits a line of a solution into numbers, operators, equality signs and words.
 
-One spelling is made of many: `x`, `×`, `\\times`, `times` and `multiplied by` are all `*`.
+Different spellings become one token: `x`, `×`, `\\times`, `times` and `multiplied by` are all `*`.
 """
 
 import fractions
@@ -11,7 +11,7 @@ Fraction = fractions.Fraction
 
 
 class Token(NamedTuple):
-    """A token of a line: its kind, text and place, and for a number what it is worth.
+    """A token of a line: its kind, text and place, and the value of a number.
 
     Kinds: 'number', 'operator' (text is one of + - * / ^), 'equals' (`=`; `~` if only about),
     'verb' (is, makes), '(', ')', 'word', 'break' (a clause ends) and 'other'.
@@ -36,14 +36,14 @@ CARDINALS = {
     **{word: Fraction(value) for value, word in enumerate(_ONES)},
     **{word: Fraction(10 * value) for value, word in enumerate(_TENS, 2)},
 }
-"""Number words below a hundred; `twenty-five` is two of them."""
+"""Number words below a hundred; `twenty-five` consists of two."""
 
 SCALES = {'hundred': 10**2, 'thousand': 10**3, 'million': 10**6, 'billion': 10**9}
 PARTS = {
     'half': 2, 'halves': 2, 'third': 3, 'quarter': 4, 'fourth': 4, 'fifth': 5, 'sixth': 6,
     'seventh': 7, 'eighth': 8, 'ninth': 9, 'tenth': 10,
 }  # fmt: skip
-"""Words for parts -> their denominators; `thirds` is read without its s."""
+"""Words for fractions -> their denominators; of other plurals, as `thirds`, the s is dropped."""
 
 MULTIPLES = {
     'twice': 2, 'double': 2, 'doubled': 2, 'doubles': 2, 'thrice': 3, 'triple': 3, 'tripled': 3,
@@ -97,7 +97,7 @@ def prose(line: str) -> str:
 
 
 def tokenize(line: str) -> list[Token]:
-    """Splits a line that `prose` returned; nothing but white space is left out."""
+    """Splits a line that `prose` returned; only white space is dropped."""
     line = _WORDED.sub(_sign_of_word, line)
     line = _ATTACHED_NOUN.sub(r'   \1 ', line)
     line = _NOUN_IN_PARENTHESES.sub(r' \1 ', line)
@@ -108,7 +108,7 @@ def tokenize(line: str) -> list[Token]:
 
 
 def _sign_of_word(match: re.Match) -> str:
-    """Returns the sign of a word for an operation, filled up so that offsets stay."""
+    """Returns the sign of an operation word, padded so that offsets do not change."""
     sign = '/*+-'[match.lastindex - 1]
     return sign + ' ' * (len(match[0]) - 1)
 
@@ -138,7 +138,7 @@ def _number(match: re.Match, line: str) -> Token:
     digits = match['digits'].replace(',', '')
     before = line[match.start() - 1 : match.start()]
     after = line[match.end() :]
-    # A letter beside a number makes a name or a variable of it: `A4`, `2x`, `5k`; `0130` is a time.
+    # A number next to a letter is part of a name or a term: `A4`, `2x`, `5k`; `0130` is a time.
     is_name = before.isalpha() or before == '_' or _NAME_END.match(after)
     if is_name or re.match(r'0\d', digits):
         return Token('other', match[0], match.start(), match.end())
@@ -149,7 +149,7 @@ def _number(match: re.Match, line: str) -> Token:
 
 
 def _cardinal(word: str) -> Fraction | None:
-    """Returns the value of a number word from two to ninety-nine; `one` is rather a pronoun."""
+    """Returns the value of a number word from two to ninety-nine; `one` is usually a pronoun."""
     tens, _, ones = word.partition('-')
     if not ones:
         return None if word in ('zero', 'one') else CARDINALS.get(word)

@@ -1,4 +1,4 @@
-"""Puts a review into words: sentences that are true by calculation, in several wordings."""
+"""Writes a review as a critique: sentences that calculation proves, in several wordings."""
 
 import random
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ CARRIED = (
     'With {new} in place of the wrong {old}, this is {corrected} = {exact}.',
 )
 CARRIED_OPEN = ('This takes over {old}, which is wrong.', '{old} is wrong, and is used here.')
-"""Of a result without few decimals, with which a formula would be rounded."""
+"""Wordings for a result with many decimals, whose formula would need rounding."""
 
 UNKNOWN = (
     'This could not be checked by calculation.',
@@ -75,16 +75,16 @@ ANSWER_ABSENT = ('There is no answer.', 'No final answer is stated.')
 
 
 class Writer:
-    """Writes the critique of a review in the released grammar, with wordings drawn by a seed."""
+    """Writes the critique of a review in the released grammar, with wordings drawn from `rng`."""
 
     def __init__(self, review: Review, *, rng: random.Random):
-        """Fixes the spacing of formulas for the whole critique."""
+        """Draws the spacing of formulas once for the whole critique."""
         self.review, self.rng, self.spaced = review, rng, rng.random() < 0.5
 
     def critique(self, *, full_pass: bool) -> grammars.Critique:
         """Returns the critique; without `full_pass` it stops at the first wrong step."""
         steps = []
-        # Without an answer the last line is a step, perhaps one that was cut off.
+        # If there is no answer, the last line is a step, perhaps one that was cut off.
         lines = self.review.lines if self.review.answer is None else self.review.lines[:-1]
         for place, line in enumerate(lines):
             if not line.strip():
@@ -108,7 +108,7 @@ class Writer:
         return expressions.write(expression.node, texts, space=' ')
 
     def _explain(self, line: int) -> str:
-        """Explains what is wrong in a line; else what was checked."""
+        """Explains what is wrong in a line, or what was checked if nothing is."""
         review = self.review
         items = [i for i, item in enumerate(review.chain) if item.line == line]
         wrong = (Finding.REPLACED, Finding.SLIP, Finding.CARRIED)
@@ -143,7 +143,7 @@ class Writer:
         return self._explain_repair(fields)
 
     def _explain_carried(self, item: Computation, fields: dict) -> str:
-        """Explains which result is taken over, and what follows from the right one."""
+        """Explains which wrong result is used, and what follows from the right one."""
         review, changed = self.review, item.computed
         pairs = []
         for index, source in enumerate(item.sources):
@@ -174,7 +174,7 @@ class Writer:
         return ' '.join(sentences)
 
     def _explain_operand(self, fields: dict) -> str:
-        """Explains that a number has no source, or that another one belongs there."""
+        """Explains that a number has no source, or which number should replace it."""
         review, repair = self.review, self.review.repair
         line = review.chain[repair.place].line
         earlier = set().union(*(sources.numbers_of(text) for text in review.lines[:line]), set())
@@ -207,7 +207,7 @@ class Writer:
         return self._pick(ANSWER_WRONG, fields)
 
     def _mistakes(self) -> list[int]:
-        """Returns the computations that are false or should be others."""
+        """Returns the indices of computations that are false or need to be replaced."""
         wrong = (Finding.SLIP, Finding.REPLACED)
         return [i for i, finding in enumerate(self.review.findings) if finding in wrong]
 
@@ -215,7 +215,7 @@ class Writer:
 def show(value: Fraction | None, like: Expression | None = None) -> str:
     """Writes a value: exactly if it has few decimals, else rounded, as `about 3.33`.
 
-    `like` is the number in whose place it stands: with percent, thousands separators and decimals.
+    Percent sign, thousands separators and decimals are those of `like`, the number it replaces.
     """
     if value is None:
         return ''
