@@ -80,13 +80,11 @@ def apply_to_rows(
 ) -> jax.Array:
     """Returns layer(weights, arrays, by_row) [B, ...]; each device computes it on its own rows.
 
-    If B does not divide over the mesh, the layer is left to the partitioner.
-
     Args:
       layer: a function of weights, arrays and `by_row`; inside it 'tensor' stays automatic.
       weights: a tree of Variables. Matrices are gathered in `dtype`, in which they multiply.
-      arrays: a tree whose first leaf is [B, ...]. Arrays [B, ...] are split by rows; arrays
-        [1, ...] and scalars are not split.
+      arrays: a tree whose first leaf is [B, ...]. Arrays [B, ...] are split by rows, but those of
+        [1, ...] are not, nor is anything if B does not divide over the mesh.
       by_row: an array [B, ...] that is split by rows only, or None.
       is_split: whether arrays [B or 1, T, ...] are also split over 'context' along T.
     """

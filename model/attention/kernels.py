@@ -36,8 +36,7 @@ def attend_causal(
 ) -> jax.Array:
     """Causal attention by the kernel that `implementation` names, which must not be 'einsum'.
 
-    query [B, T, N, H]; key and value [B, K, S, H] of the whole sequence. With 'context' the queries
-    are one part of it, so T < S. Returns [B, T, N, H].
+    Returns [B, T, N, H] for query [B, T, N, H] and key, value [B, K, S, H]; T < S with 'context'.
     """
     if inputs.shared is not None:
         return _attend_split(query, key, value, inputs=inputs, config=config, scale=scale)

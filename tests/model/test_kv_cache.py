@@ -94,6 +94,7 @@ def num_products(jaxpr):
     return own + sum(num_products(x) for x in inner if hasattr(x, 'eqns'))
 
 
+@pytest.mark.slow
 def test_prompts_are_read_by_one_program_for_all_layers():
     """With scanned layers the program has as many products for 6 layers as for 2; same caches."""
     tokens, positions = full_inputs(4)

@@ -152,6 +152,7 @@ def test_a_step_changes_adapters_alone_and_keeps_state_of_nothing_else(name):
         np.testing.assert_array_equal(was, now)
 
 
+@pytest.mark.slow
 def test_gradients_of_adapters_are_those_of_the_weights_through_the_factors():
     """d/db = scale * a^T dW: the chain rule, with dW from the model of full weights."""
     whole, adapters = base(tiny_model.FLAT), fresh(config=tiny_model.FLAT, targets=('gate',))

@@ -27,7 +27,8 @@ def test_quantization_errors_are_within_the_bound_of_their_kind(kind, bound):
     np.testing.assert_array_equal(quantized.embedding[...], base().embedding[...])
 
 
-@pytest.mark.parametrize('kind', [pytest.param('int8', marks=pytest.mark.slow), 'nf4'])
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['int8', 'nf4'])
 def test_adapters_learn_on_a_quantized_base_and_merge_with_it(kind):
     quantized, adapters = (
         quantization.quantize(base(tiny_model.FLAT), kind),

@@ -45,6 +45,7 @@ def residuals(**changes):
     )
 
 
+@pytest.mark.slow
 @slow_cases.combinations({('remat_saved',)}, field=['remat_saved', 'remat_offloaded'])
 def test_exactly_the_named_arrays_are_kept_beside_the_input_of_each_layer(field):
     least = residuals()

@@ -82,13 +82,14 @@ def exported(source, target, **options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'targets', 'rslora'),
-    [pytest.param('qwen2', tuple(MODULES), True, marks=pytest.mark.slow),
-     pytest.param('llama3', ('query', 'value'), False, marks=pytest.mark.slow),
-     pytest.param('gemma3', ('out', 'down'), True, marks=pytest.mark.slow),
+    [('qwen2', tuple(MODULES), True),
+     ('llama3', ('query', 'value'), False),
+     ('gemma3', ('out', 'down'), True),
      ('qwen3', ('key', 'up', 'gate'), False),
-     pytest.param('mistral', ('value', 'out'), False, marks=pytest.mark.slow)],
+     ('mistral', ('value', 'out'), False)],
 )  # fmt: skip
 def test_merged_adapters_are_the_sum_that_peft_documents(tmp_path, name, targets, rslora):
     tensors, base = write_base(tmp_path, name)

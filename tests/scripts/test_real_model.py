@@ -60,6 +60,7 @@ def test_an_evaluation_that_is_killed_continues_and_ends_as_if_it_was_not(tmp_pa
     assert results[0]['lab']['questions'] == 6
 
 
+@pytest.mark.slow
 def test_attempts_without_a_critic_have_majorities_and_pass_at_k(tmp_path, evaluate):
     few = ('--data=lab', '--num_problems=2', '--config.evaluate.num_attempts=2')
     result = evaluate(tmp_path / 'out', *few)

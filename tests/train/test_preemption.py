@@ -110,6 +110,7 @@ def test_a_process_that_waits_for_the_others_to_join_leaves(process_id):
     assert 'preempted: the run was being opened' in output
 
 
+@pytest.mark.slow
 def test_processes_that_are_at_different_steps_leave_at_the_same_one():
     started = start(2, 'calls')
     started[1].send_signal(signal.SIGTERM)

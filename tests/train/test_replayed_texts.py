@@ -103,6 +103,7 @@ def test_the_loss_is_that_of_the_texts_and_the_penalty_starts_at_zero(model):
     assert float(moved) == pytest.approx(float(nll + 100 * more['replay/hidden']), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_replay_a_step_is_what_it_was_and_with_it_its_gradient_is_added(model):
     plain, metrics = take_step(model, None)
     replayed, more = take_step(model, replay_of())

@@ -58,7 +58,10 @@ def loss_and_grads(model, batch, *, shared=None, num_microbatches=1):
 
 @pytest.mark.parametrize(
     'name',
-    ['windows, scanned', 'splash', pytest.param('blocks of queries', marks=pytest.mark.slow)],
+    [
+        'windows, scanned',
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ('splash', 'blocks of queries')),
+    ],
 )
 def test_loss_gradients_and_metrics_are_those_of_separate_rows(name):
     shared = SharedPrompt(2, 9, 128) if name == 'blocks of queries' else SHARED

@@ -33,6 +33,7 @@ def test_the_counts_of_a_batch_are_its_loss_tokens_and_its_empty_places():
     assert counts['tokens_padding'] == 16 * 8 - sum(len(e.tokens) for e in EXAMPLES)
 
 
+@pytest.mark.slow
 def test_totals_of_a_fit_are_sums_over_its_batches_also_after_a_restart(tmp_path, monkeypatch):
     batches = []
     to_device = sft.to_device

@@ -112,6 +112,7 @@ def assert_same(completions, wanted):
         np.testing.assert_allclose(one.logprobs, logprobs, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_whole_passes_and_nothing_compiles_after_warm_up():
     sampler = make_engine(decode_cache_lengths=(24,))
     sampler.warm_up(model(), method=SAMPLING)

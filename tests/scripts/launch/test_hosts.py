@@ -230,6 +230,7 @@ def test_a_run_that_is_complete_is_complete_although_the_budget_is_spent(machine
     assert machine.wait_for(Run.ENDED).code == exit_codes.DONE
 
 
+@pytest.mark.slow
 def test_a_run_gets_one_signal_when_the_budget_ends_and_the_launcher_stops_it_too(machine):
     """A second one ends scripts.run at once, before it has saved."""
     saves = 'n=0; trap "n=$((n+1))" TERM; while ((n < 1)); do sleep 0.05; done; sleep 1; '

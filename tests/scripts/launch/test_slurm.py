@@ -74,6 +74,7 @@ def test_a_notice_before_the_limit_saves_and_queues_again(cluster):
     assert 'exit code 75; queued again' in log
 
 
+@pytest.mark.slow
 def test_a_job_that_misses_the_notice_is_queued_again_at_its_limit(tmp_path):
     cluster = Cluster(tmp_path, kill_wait=30)  # the default of slurm.conf
     cluster.use_tasks()

@@ -200,14 +200,8 @@ def test_the_score_of_mr_gsm8k_has_bounds_because_reasons_are_not_judged():
 # Estimates
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.sampled_from(['7', '8', '9', None]), min_size=1, max_size=6),
-    st.integers(1, 6),
-)
-def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
-    k = min(k, len(answers))
-    problem = Problem('p', 'ben ?', '7', '7', 0, 'jsonl')
+def attempts_of(answers):
+    """(problem, an attempt with each of the answers); 7 is right."""
     chat = chats.Chat(tokenizers.lab_tokenizer())
     turns = [
         chat.text_turn('attempt', 'ben 3').with_facts(answer=a, correct=a == '7') for a in answers
@@ -216,6 +210,25 @@ def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
         strategies.with_cost(chat, Episode('p', i, (*chat.question_turns('ben ?'), turn)))
         for i, turn in enumerate(turns)
     ]
+    return Problem('p', 'ben ?', '7', '7', 0, 'jsonl'), episodes
+
+
+def test_attempts_without_a_critic_have_accuracy_and_majorities():
+    problem, episodes = attempts_of(['7', '8', '7', '7'])
+    s = dataclasses.replace(SETTINGS, num_attempts=4)
+    figures = evaluate_sets.majority_figures(s, [problem], episodes)
+    shares = {arm: of_levels['all'][0] for arm, of_levels in figures['accuracy'].items()}
+    assert shares == pytest.approx({'attempt': 0.75, 'majority@2': 0.75, 'majority@4': 1.0})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(['7', '8', '9', None]), min_size=1, max_size=6),
+    st.integers(1, 6),
+)
+def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
+    k = min(k, len(answers))
+    problem, episodes = attempts_of(answers)
     s = dataclasses.replace(SETTINGS, num_attempts=len(answers))
     groups = records.group_episodes([problem], episodes)
     right = evaluate_figures.right_answers(groups, rounds={}, oracle={})

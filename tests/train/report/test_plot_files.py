@@ -162,6 +162,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path):
         assert (tmp_path / f'a{ending}').read_bytes() == (tmp_path / f'b{ending}').read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_texts_of_strangers_are_data_in_every_file(tmp_path, count):
     stages = evil_stages(PAYLOADS[:count])

@@ -156,6 +156,7 @@ class Gone(Exception):
     """What a broken verifier raises."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [ValueError, pytest.param(OSError, marks=pytest.mark.slow), Gone])
 def test_an_error_of_the_thread_ends_the_run_as_one_of_the_main_thread(
     tmp_path, monkeypatch, capsys, kind

@@ -49,6 +49,7 @@ def check_any_byte(workdir, share, *, total, number, whole):
     assert not list(workdir.rglob('*.writing'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'share', [0.4, *(pytest.param(x, marks=pytest.mark.slow) for x in (0.05, 0.99))]
 )
@@ -78,6 +79,7 @@ def check_disk(folder, kilobytes, *, whole) -> bool:
     return failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kilobytes', [8, 120])
 def test_a_run_continues_on_a_real_disk_that_was_full(tmp_path, undisturbed, kilobytes):
     assert check_disk(tmp_path / 'disk', kilobytes, whole=undisturbed)

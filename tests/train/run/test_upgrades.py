@@ -178,6 +178,7 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path, name, content):
         directory.stage('base').read_summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', ['tokens', 'array_record'])
 def test_an_empty_part_is_sampled_again(tmp_path, damage):
     small_run.run(tmp_path / 'run')

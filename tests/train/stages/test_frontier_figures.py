@@ -16,6 +16,7 @@ def evaluated(tmp_path_factory):
     return folder, Evaluation(folder.parent).evaluate(folder, drawn=True)
 
 
+@pytest.mark.slow
 def test_the_frontier_is_always_in_the_summary_and_a_choice_only_for_a_budget(evaluated):
     folder, summary = evaluated
     assert 'budget' not in summary
