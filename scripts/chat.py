@@ -33,7 +33,9 @@ def main(_):
     """Answers the lines of the standard input."""
     values, room = flags.FLAGS, flags.FLAGS.question_tokens
     config = values.config.copy_and_resolve_references().unlock()
-    config.sampling.engine.update(num_slots=1, prefill_batch_sizes=(1,), chunk_steps=8)
+    config.sampling.engine.update(
+        num_slots=1, decode_batch_sizes=(), prefill_batch_sizes=(1,), chunk_steps=8
+    )
     is_terminal = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
     models = opening.Models.of_flags(values)
     with opening.opened(models, config, [], question_tokens=room) as bench:

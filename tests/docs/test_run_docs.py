@@ -2,9 +2,12 @@
 
 import os
 import re
+import runpy
 
 import pytest
 
+from elenchus.train.config import build, checks
+from elenchus.train.config.run_settings import RunSettings
 from tests.docs import doc_commands, run_docs
 from tests.docs.doc_commands import File
 
@@ -16,6 +19,22 @@ COMMANDS = [
 ]
 PRINTED = [c for c in COMMANDS if 'scripts/launch/' in c.text or c.text == 'elenchus --help']
 """Commands of less than a second: launchers that print, and the list of commands."""
+
+
+CONFIGS = [
+    entry
+    for document in doc_commands.documents()
+    for entry in doc_commands.read(document)
+    if isinstance(entry, File) and entry.path.startswith('configs/')
+]
+
+
+@pytest.mark.parametrize('file', CONFIGS, ids=lambda file: f'{file.document}-{file.path}')
+def test_a_config_that_a_document_shows_passes_the_checks(tmp_path, file):
+    path = tmp_path / 'shown.py'
+    path.write_text(file.text)
+    config = runpy.run_path(str(path))['get_config']()
+    checks.check_settings(build.build(RunSettings, config))
 
 
 def test_documents_have_commands_and_files():
