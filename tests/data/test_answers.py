@@ -165,6 +165,7 @@ def test_nothing_is_ever_evaluated():
     assert not names & {'eval', 'exec', 'compile', '__import__', 'sympify', 'parse_expr'}
 
 
+@pytest.mark.slow
 def test_nothing_is_evaluated_by_sympy_either(monkeypatch):
     sympy_parser = pytest.importorskip('sympy.parsing.sympy_parser')
     pytest.importorskip('sympy.physics.units')  # evaluates its own names, once

@@ -78,6 +78,7 @@ def test_the_run_reads_the_rule():
     assert rule.roles == ('attempt', 'refinement')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [pytest.param('reflect', marks=pytest.mark.slow), 'lab_reflect'])
 def test_the_run_reads_the_loss(name):
     function = AFTER_PAUSES.find(f'{srgen.HERE}:{name}', FIELD)

@@ -20,6 +20,7 @@ CASES = {  # length, query heads, key heads, packed, window, soft cap
 KERNELS = [('splash', case) for case in CASES if case != 'packed-window'] + [
     ('cudnn', case) for case in CASES if case != 'everything'
 ]
+FAST = ('everything', 'packed-window')  # together all that a kernel may meet
 SPLASH = dataclasses.replace(tiny_model.CONFIG, attention='splash', head_dim=8)
 CUDNN = dataclasses.replace(SPLASH, attention='cudnn', dtype='bfloat16')
 
@@ -82,7 +83,7 @@ def test_blocks_of_queries_change_no_value_and_no_gradient(T):
 
 @pytest.mark.parametrize(
     ('name', 'case'),
-    [pytest.param(*k, marks=pytest.mark.slow if k[1] == 'causal' else ()) for k in KERNELS],
+    [pytest.param(*k, marks=() if k[1] in FAST else pytest.mark.slow) for k in KERNELS],
 )
 def test_a_kernel_has_the_values_and_gradients_of_the_einsum(name, case):
     T, N, K, packed, window, cap = CASES[case]

@@ -43,6 +43,7 @@ def test_the_error_in_bfloat16_is_that_of_rounding_weights_and_result_once(name,
     assert abs(np.mean(rounded - exact)) / np.mean(np.abs(exact)) < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['bfloat16', pytest.param('float32', marks=pytest.mark.slow)])
 def test_a_result_has_the_type_of_its_values(dtype):
     arrays = random_arrays(0.0, dtype)

@@ -123,6 +123,7 @@ def test_the_loss_counts_the_routers_of_every_layer_without_padding():
     assert float(metrics['experts/unused']) == (loads == 0).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('changes', 'computes_all'),
     [

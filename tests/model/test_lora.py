@@ -57,6 +57,7 @@ def test_merged_weights_equal_base_and_adapters(scan):
     np.testing.assert_allclose(logits(adapted), want, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_decoding_equals_the_full_forward_pass():
     adapted = lora.attach(base(), trained())
     np.testing.assert_allclose(cached_logits(adapted), logits(adapted), atol=2e-5)

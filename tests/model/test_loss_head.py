@@ -82,6 +82,7 @@ def test_the_head_is_gathered_once_and_its_gradient_scattered_once(shape, tied, 
             assert shape[2] > 1 and np.prod(c.shape) <= max(6, chunk) * D
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'shape, tied',
     [

@@ -46,6 +46,7 @@ def draw(loss, *, steps=3, rate=1.0, method=GREEDY, sequences=None, seed=0):
     return corrections.draw_again(MODEL, sequences, correction=correction, method=method, seed=seed)
 
 
+@pytest.mark.slow
 def test_the_vector_is_adamw_and_lowers_its_loss():
     tokens = np.array([PROMPT])
     hidden = MODEL(tokens, np.arange(len(PROMPT))[None])[0][0]
@@ -146,6 +147,7 @@ def test_a_vector_of_nothing_draws_the_same_tokens_with_their_own_noise(write):
     assert again.num_sampled == 1 and again.logprobs[:-1] == (0.0,) * 7
 
 
+@pytest.mark.slow
 def test_one_token_is_replaced_and_the_rest_follows_from_it(write):
     seen = []
 

@@ -65,6 +65,7 @@ def test_every_weight_moves_at_a_rate_of_fine_tuning(name):
     assert {x.dtype for x in jax.tree.leaves(state.opt_state) if x.ndim} == {np.dtype('float32')}
 
 
+@pytest.mark.slow
 def test_the_stored_weights_are_the_rounded_masters():
     before, after, state = train('bfloat16', 'adamw', 1e-4, 30)
     assert (after != before).mean() > 0.3

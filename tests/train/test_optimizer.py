@@ -158,6 +158,7 @@ def test_gradients_are_clipped_to_the_norm_all_together(model):
     assert norm == pytest.approx(0.5, rel=1e-5)
 
 
+@pytest.mark.slow
 @slow_cases.combinations(
     {((1, 2, 4), 2)},
     shape=[(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)],

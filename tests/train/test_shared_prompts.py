@@ -80,6 +80,7 @@ def test_microbatches_change_nothing():
     tiny_model.assert_trees_close(actual, expected, relative=2e-6)
 
 
+@pytest.mark.slow
 def test_a_mesh_changes_nothing():
     axis_types = (jax.sharding.AxisType.Auto,) * 3
     mesh = jax.make_mesh((2, 2, 2), sharding.AXES, axis_types=axis_types)

@@ -92,6 +92,7 @@ def test_a_draft_is_what_followed_the_latest_of_the_longest_matches(num_tokens, 
         assert draft == expected_draft(row[: at + 1], num_tokens, ngram)
 
 
+@pytest.mark.slow
 @slow_cases.combinations({('sampled',)}, method=list(METHODS))
 def test_drafts_never_change_what_is_sampled(method):
     completions = generate(method, **DRAFTS)

@@ -148,6 +148,7 @@ def test_a_wider_pass_of_weight_0_samples_the_same():
     assert_same(completions, expected(0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'changed',
     [

@@ -39,6 +39,7 @@ def attributed(examples, *, steps, rows=1, length=16):
     return batch, *map(np.asarray, attribution.attributions(MODEL, batch, END, steps=steps))
 
 
+@pytest.mark.slow
 def test_the_attributions_add_up_to_what_the_answer_gained():
     errors = []
     for steps in (2, 16, 128):

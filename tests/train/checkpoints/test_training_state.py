@@ -88,6 +88,7 @@ def test_a_bucket_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
     assert again.restore(state)[0] == 1
 
 
+@pytest.mark.slow
 def test_a_state_of_adapters_comes_back_exactly(tmp_path):
     mesh = mesh_of(2, 2, 2)
     adaptation = lora.Adaptation(lora.LoraSettings(2, 4.0, ('out', 'up')), '/base', 'abc', 'none')

@@ -190,6 +190,7 @@ def test_an_empty_part_is_sampled_again(tmp_path, damage):
     assert small_run.results(tmp_path / 'run') == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('keep', [0, 1])
 def test_checkpoints_of_a_finished_stage_are_deleted(tmp_path, monkeypatch, keep):
     config = {'train': {'keep_finished_checkpoints': keep}}

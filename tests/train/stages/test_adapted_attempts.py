@@ -115,6 +115,7 @@ def test_off_samples_nothing(play):
     assert play('none')[1:] == ([], {}, 0, False)
 
 
+@pytest.mark.slow
 def test_adapters_that_learn_nothing_repeat_the_attempts_bit_for_bit(play):
     attempts, found, figures, *_ = play('pairs', reweigh='nothing')
     assert by_problem(found) == by_problem(attempts)
