@@ -87,6 +87,10 @@ RULES = (
     Rule(r'scripts\.(run|stage) --config[= ]configs/lab\.py (?!--describe)', replace=(
         (r'--config([= ])configs/lab\.py ', r'--config\1configs/lab.py:smoke '),
     )),
+    Rule(r'scripts\.sweep ', replace=(
+        (r'configs/lab\.py', 'configs/lab.py:smoke'), (r'--seeds=\S+', '--seeds=0'),
+        (r'--random=20', '--random=2'),
+    )),
     Rule(r'configs/lab\.py:(base|conversations)', add=TINY_FIT),
     Rule(r'--workdir=runs/lab2', replace=((r':smoke', ''),), add=f'{BASE_ONLY}'),
     Rule(r'JAX_NUM_CPU_DEVICES=8', add=BASE_ONLY),
