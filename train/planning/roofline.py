@@ -183,13 +183,13 @@ def overlap_table(gsm8k: ModelConfig, *, rows: int, length: int) -> list[str]:
     lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
     for name, m in MACHINES.items():
         for size, c in models(gsm8k).items():
-            of = functools.partial(iteration_seconds, c, m, rows=rows, length=length)
-            tensor, serial = smallest_tensor(c, m), of()
+            parts = functools.partial(iteration_seconds, c, m, rows=rows, length=length)
+            tensor, serial = smallest_tensor(c, m), parts()
             counts = range(tensor, m.num_chips, tensor)
             if not counts:
                 continue
-            best = min(counts, key=lambda n: max(of(share=n / m.num_chips)))
-            seconds = max(of(share=best / m.num_chips))
+            best = min(counts, key=lambda n: max(parts(share=n / m.num_chips)))
+            seconds = max(parts(share=best / m.num_chips))
             cells = (
                 *(name, size, f'{serial[0]:.1f} s', f'{serial[1]:.1f} s', f'{sum(serial):.1f} s'),
                 *(f'{best}', f'{seconds:.1f} s', f'{sum(serial) / seconds:.2f}'),

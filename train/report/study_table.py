@@ -177,11 +177,6 @@ def markdown_lines(head: str, table: Table, *, sign: str) -> list[str]:
     return lines
 
 
-def common_seeds(runs: Runs, contrast: Contrast) -> list[str]:
-    """Returns the seeds that both arms of a contrast have run."""
-    return [seed for seed in runs[contrast.arm] if seed in runs[contrast.baseline]]
-
-
 def contrast_results(runs: Runs, comparison: Comparison) -> dict[Contrast, ContrastResult]:
     """Returns the results of the contrasts, with p-values adjusted together.
 
@@ -191,7 +186,7 @@ def contrast_results(runs: Runs, comparison: Comparison) -> dict[Contrast, Contr
     results = {}
     for contrast in comparison.contrasts:
         arm, baseline = runs[contrast.arm], runs[contrast.baseline]
-        seeds = common_seeds(runs, contrast)
+        seeds = [seed for seed in arm if seed in baseline]
         if not seeds:
             continue
         column = columns[contrast.column]
