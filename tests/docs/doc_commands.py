@@ -113,7 +113,10 @@ RULES = (
     Rule(r'scripts\.(evaluate|chat|judge) .*models/mine', add=SMALL_MODEL, needs=('models/mine',)),
     Rule(r'scripts\.evaluate .*models/mine', add='--num_problems=2 --config.data.data_dir=DATA',
          needs=('DATA',)),
-    Rule(r'scripts\.judge .*models/mine', replace=((r' --num_votes=8', ' --num_votes=2'),),
+    Rule(r'scripts\.judge .*models/mine', replace=(
+        (r' --num_votes=8', ' --num_votes=2'),
+        (r'--data=processbench', '--data=steps.jsonl'),  # the small model reads 768 tokens
+    ),
          add='--num_rows=2 --config.data.data_dir=DATA', needs=('DATA',)),
     Rule(r'scripts\.(evaluate|judge) .*models/smollm2', add=f'{SMALL_MODEL} --num_problems=2'),
     Rule(r'SHORT\.json', replace=((r'SHORT\.json', 'steps.jsonl'), (r'--num_problems=2', ''))),
