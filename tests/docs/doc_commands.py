@@ -114,7 +114,7 @@ RULES = (
     Rule(r'scripts\.evaluate .*models/mine', add='--num_problems=2 --config.data.data_dir=DATA',
          needs=('DATA',)),
     Rule(r'scripts\.judge .*models/mine', replace=(
-        (r' --num_votes=8', ' --num_votes=2'),
+        (r' --num_votes=8', ' --num_votes=2 --out=runs/judge_votes'),
         (r'--data=processbench', '--data=steps.jsonl'),  # the small model reads 768 tokens
     ),
          add='--num_rows=2 --config.data.data_dir=DATA', needs=('DATA',)),
