@@ -203,7 +203,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'outcome_coef': 1.0,  # weight of the outcome's advantage
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from scores; or 'difference', 'score', 'module:function'
-        'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 is a good start
+        'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 tames equal texts
         'unreached': 'zero',  # steps after the first wrong one: score 0 ('zero'), or none ('mask')
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places

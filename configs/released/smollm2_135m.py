@@ -1,6 +1,6 @@
 """Real problems with a real model on two CPU cores: SmolLM2-135M-Instruct, ASDiv, SVAMP and GSM8K.
 
-smollm2_135m.py               two to three hours on two quiet cores
+smollm2_135m.py               two to three hours on two quiet cores, by estimate
 smollm2_135m.py:tiny          every stage in about ten minutes: texts to read, not figures
 smollm2_135m.py:qwen3_0p6b    the same experiment with Qwen3-0.6B, on an accelerator
 
@@ -11,7 +11,7 @@ Model and problems are made first (docs/real_model.md):
         --max_solution=200 --train=asdiv:1300,gsm8k:400 --test=asdiv:200,svamp:100,gsm8k:100
 
 The base learns solutions; the actor solutions, and refinements whose critiques state what only they
-tell: half of such a row is context, so an actor alone would see few solutions. The annotator
+tell: most of such a row is context, so an actor alone would see few solutions. The annotator
 `calculator` writes the critiques of its attempts. Then come the controls of uptake, one round of
 critique in the loop against attempts alone at the same sampled tokens, and a short GRPO with the
 critic's step scores.

@@ -26,11 +26,5 @@ def combinations(fast: Collection[tuple], **values: Sequence[Any]) -> pytest.Mar
     )
 
 
-def some(values: Collection[Any], *, fast: Collection[Any]) -> list[Any]:
-    """Parameters of a test; those outside `fast` are slow."""
-    assert set(fast) <= set(values)
-    return [pytest.param(v, marks=() if v in fast else pytest.mark.slow) for v in values]
-
-
 def _name(case: tuple) -> str:
     return '-'.join(map(str, case))

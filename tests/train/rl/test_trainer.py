@@ -338,10 +338,10 @@ def test_the_critiques_that_are_refined_are_those_of_the_settings(monkeypatch, t
 
     def make_training(player, setup, *_, **__):
         setups.append(setup)
-        raise KeyboardInterrupt
+        raise RuntimeError('stopped')
 
     monkeypatch.setattr(trainer, 'make_training', make_training)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError, match='stopped'):
         trainer.reinforce(
             None, PROBLEMS, trained=['critic'], settings=settings_of(refine=refine), loop=LOOP,
             scorer=SCORER, method=METHOD, folder=tmp_path, writer=None, seed=0,

@@ -87,8 +87,8 @@ def fits(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize(
-    'explorer', slow_cases.some(explorers.EXPLORERS, fast=('vanilla', 'critique_in_the_loop'))
+@slow_cases.combinations(
+    {('vanilla',), ('critique_in_the_loop',)}, explorer=list(explorers.EXPLORERS)
 )
 def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fits, explorer):
     run = make_run(tmp_path, explorer)
