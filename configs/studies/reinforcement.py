@@ -14,8 +14,8 @@ from elenchus.configs import derive, lab
 from elenchus.configs.studies.shared import column, contrast, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
-TOKENS = 100_000
-"""What each arm may sample to learn from; an attempt has 45, a critique 83 on average."""
+TOKENS = 150_000
+"""What each arm may sample to learn from; an attempt has 66."""
 
 
 def steps(**changes) -> dict:
@@ -88,8 +88,8 @@ COMPARISON = {
     'contrasts': (
         contrast('grpo outcome', 'supervised', 'attempt, %'),
         contrast('grpo steps', 'grpo outcome', 'attempt, %'),
+        contrast('grpo steps', 'grpo steps, shuffled scores', 'attempt, %'),
         contrast('weighted self-training', 'grpo outcome', 'attempt, %'),
-        contrast('grpo outcome', 'supervised', 'refined, %'),
         contrast('critic by reinforcement', 'supervised', 'refined, %'),
     ),
     'panels': (
@@ -120,8 +120,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'weighted self-training': arms['weighted self-training'] | {'improve': few},
         }
     else:
-        run.critique.num_problems = 100
-        run.critic.fit.num_steps = 100
-        run.evaluate.num_problems = 120
+        run.evaluate.update({'num_problems': 200, 'oracle': False})
+        run.evaluate.uptake.num_problems = run.evaluate.beam.num_problems = 0
         run.reinforce.update({'num_steps': 40, 'token_budget': TOKENS})
     return study(run, arms, shared=SHARED, arg=arg, comparison=COMPARISON)
