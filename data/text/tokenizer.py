@@ -96,6 +96,12 @@ class SentencePieceTokenizer:
         return self._processor.get_piece_size()
 
     @functools.cached_property
+    def model_type(self) -> str:
+        """How texts are divided: 'bpe', 'unigram', 'char' or 'word'."""
+        spec = model_pb2.ModelProto.FromString(self.model).trainer_spec
+        return spec.ModelType.Name(spec.model_type).lower()
+
+    @functools.cached_property
     def pad_id(self) -> int:
         """The padding id; without one the unknown token's, never the end token's.
 

@@ -159,8 +159,8 @@ FIXTURES = {
     'DATA': (),
     'data/mine.jsonl': ('cp problems/test.jsonl data/mine.jsonl',),
     'HF_DIR': (
+        'python -m scripts.run --config=configs/mine.py:smoke --workdir=runs/mine_smoke',
         'python -m scripts.convert export runs/mine_smoke/stages/01-actor/model HF_DIR',
-        'cp runs/mine_smoke/tokenizer.model HF_DIR/',  # beside the weights, as published ones
     ),
     'models/mine': ('python -m scripts.convert import HF_DIR models/mine',),
     'runs/critics_smoke': (

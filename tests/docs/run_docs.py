@@ -145,7 +145,11 @@ def run_command(clone: Clone, planned: Planned) -> Outcome:
 def main(arguments: list[str] | None = None) -> int:
     """Runs or lists the commands; returns 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--only', default='', help='documents, separated by commas; default: all')
+    parser.add_argument(
+        '--only',
+        default='',
+        help='documents, separated by commas, in the order to run; default: all',
+    )
     parser.add_argument('--folder', default='', help='keep the clone here and go on with it')
     parser.add_argument('--list', action='store_true', help='print the commands, run none')
     flags = parser.parse_args(arguments)

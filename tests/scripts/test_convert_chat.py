@@ -1,5 +1,6 @@
 """Exports stop where the model was trained to stop, and prompt as it was trained."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,7 +12,13 @@ from elenchus.data.text import chat as chats
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.model import huggingface, transformer
-from elenchus.train.checkpoints import convert, exported_chat, model_store, saved_models
+from elenchus.train.checkpoints import (
+    carried_files,
+    convert,
+    exported_chat,
+    model_store,
+    saved_models,
+)
 from tests.support import hf_models, hf_tokenizers, tiny_model
 
 FILES = hf_tokenizers.files(hf_tokenizers.golden()['merges'])
@@ -132,6 +139,33 @@ def test_a_trained_model_remembers_its_template_and_system_message(base, tmp_pat
     assert 'no tokenizer in' in note and '(--files)' in note
 
 
+@pytest.mark.parametrize('model_type', tokenizers.MODEL_TYPES)
+def test_a_tokenizer_of_the_work_directory_is_exported_with_its_model(tmp_path, model_type):
+    model = tokenizers.train_tokenizer(
+        [f'{i} pens and {i + 7} cups are {2 * i + 7} things' for i in range(200)],
+        vocab_size=330 if model_type != 'char' else 60, model_type=model_type,
+    )  # fmt: skip
+    tokenizer = tokenizers.SentencePieceTokenizer(model)
+    config = dataclasses.replace(tiny_model.CONFIG, vocab_size=tokenizer.vocab_size)
+    source = tmp_path / 'run' / 'stages' / '01-actor' / 'model'
+    store = model_store.ModelStore(
+        config, tiny_model.one_device(), tokenizer_fingerprint=tokenizer.fingerprint,
+        quantize='none', chat={'template': 'elenchus', 'system': ''},
+    )  # fmt: skip
+    store.save(source, tiny_model.make_model(config))
+    (tmp_path / 'run' / 'config.json').write_text('{"a": "config of a run"}')
+    tokenizer.save(tmp_path / 'run' / 'tokenizer.model')
+    target, note = exported(tmp_path, source)
+    assert (target / 'tokenizer.model').read_bytes() == model
+    assert (target / 'chat_template.jinja').is_file() and 'ends with </s>' in note
+    is_read = values_of(target, 'tokenizer_config.json').get('tokenizer_class') == 'LlamaTokenizer'
+    assert is_read == (model_type == 'bpe') == ('transformers does not read' not in note)
+
+    (tmp_path / 'run' / 'tokenizer.model').write_bytes(FILES['mistral.model'])
+    target, note = exported(tmp_path, source)
+    assert 'no tokenizer in' in note and not (target / 'tokenizer.model').exists()
+
+
 @pytest.mark.parametrize('trained_with', ['tokenizer.json', 'tokenizer.model'])
 def test_a_folder_may_have_its_tokenizer_in_both_formats(tmp_path, trained_with):
     chat = write_base(tmp_path / 'theirs', 'mistral')
@@ -144,7 +178,7 @@ def test_a_folder_may_have_its_tokenizer_in_both_formats(tmp_path, trained_with)
     )
     saved_models.save_model(
         tmp_path / 'trained', model, chat={'template': 'mistral', 'system': 'published'},
-        tokenizer_fingerprint=exported_chat.file_hash(base / trained_with),
+        tokenizer_fingerprint=carried_files.file_hash(base / trained_with),
     )  # fmt: skip
     target, note = exported(tmp_path, tmp_path / 'trained', files=base)
     assert f'ends with </s> ({chat.end_id})' in note

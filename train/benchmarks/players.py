@@ -1,7 +1,6 @@
 """Finds what a saved model needs to be sampled: its folder, tokenizer and chat template."""
 
 import contextlib
-import os
 import pathlib
 from typing import NamedTuple
 
@@ -12,11 +11,9 @@ from elenchus.data.text import auto_chat, chat_templates, derived_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.tokenizer_json import JsonTokenizer
 from elenchus.model.config import ModelConfig
-from elenchus.train.checkpoints import exported_chat, saved_models
+from elenchus.train.checkpoints import carried_files, saved_models
 from elenchus.train.config import build
 from elenchus.train.run.paths import resolve
-
-PARENTS = 4  # folders above a model in which its tokenizer may be: WORKDIR/stages/01-actor/model
 
 _GUESSES = {
     '<question>': 'elenchus',
@@ -105,27 +102,16 @@ def find_tokenizer(
     lab = tokenizers.lab_tokenizer()
     if fingerprint == lab.fingerprint:
         return lab, None
-    seen = []
-    for place in [folder, *_parents(folder)]:
-        for name in exported_chat.TOKENIZERS:
-            path = place / name
-            if path.is_file() and (digest := exported_chat.file_hash(path)) == fingerprint:
-                return tokenizers.load_tokenizer(path), path
-            if path.is_file():
-                seen.append(f'{path} ({digest})')
-    others = f'; there is {", ".join(seen)}' if seen else ''
+    seen = carried_files.tokenizers_above(folder)
+    for path, digest in seen.items():
+        if digest == fingerprint:
+            return tokenizers.load_tokenizer(path), path
+    names = ', '.join(f'{path} ({digest})' for path, digest in seen.items())
+    others = f'; there is {names}' if seen else ''
     raise ValueError(
         f'--{flag}={folder}: its tokenizer {fingerprint} (tokenizer.json or tokenizer.model) is '
         f'neither there nor above{others}; copy it into {folder}'
     )
-
-
-def _parents(folder: epath.Path) -> list[epath.Path]:
-    """Returns the folders above a model in which its tokenizer may be; a bucket is the last."""
-    parents = list(folder.parents)
-    if atomic.is_remote(folder):
-        parents = [place for place in parents if os.fspath(place).partition('://')[2]]
-    return parents[:PARENTS]
 
 
 def guess_template(flag: str, tokenizer: tokenizers.Tokenizer) -> str:

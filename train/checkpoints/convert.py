@@ -34,6 +34,7 @@ from elenchus.model.huggingface import (
     stored_weights,
 )
 from elenchus.train.checkpoints import (
+    carried_files,
     exported_chat,
     import_sources,
     peft_adapters,
@@ -42,16 +43,6 @@ from elenchus.train.checkpoints import (
 )
 
 CONFIG = 'config.json'
-CARRIED_FILES = (
-    'tokenizer*',
-    'chat_template*',
-    'special_tokens_map.json',
-    'added_tokens.json',
-    'vocab.json',
-    'merges.txt',
-    'generation_config.json',
-)
-"""Patterns of the files copied in both directions, beside config.json."""
 REPLACED_KEYS = (
     *('rope_parameters', 'rope_theta', 'rope_scaling', 'dtype', 'torch_dtype'),
     *quantized_files.CONFIG_KEYS,
@@ -112,7 +103,7 @@ def _import(
         hf_config, stored, fingerprint = read.hf_config, read.weights, read.fingerprint
     else:
         hf_config, stored = _read_folder(source)
-        fingerprint = _fingerprint(source)
+        fingerprint = carried_files.fingerprint(source)
     family = huggingface.family_of(hf_config)
     dtype = dtype or _common_dtype(stored.dtypes)
     config = imported_config(family, hf_config, dtype)
@@ -123,7 +114,7 @@ def _import(
             atomic.write_text(target / name, text)
         hf_config = {**hf_config, **family.write_config(config), 'torch_dtype': dtype}
     else:
-        _copy_files(source, target)
+        carried_files.copy_files(source, target)
     _write_config(target, hf_config)
     return _summary(config, f'{family.architecture} in {dtype}: {source} -> {target}')
 
@@ -165,7 +156,7 @@ def _import_adapters(source: pathlib.Path, target: pathlib.Path, *, base, mesh) 
         )
     note = peft_adapters.import_adapters(source, target, base=base, mesh=mesh)
     base = epath.Path(base)
-    _copy_files(base, target)
+    carried_files.copy_files(base, target)
     if (base / CONFIG).exists():
         atomic.write_bytes(target / CONFIG, (base / CONFIG).read_bytes())
     return note
@@ -200,7 +191,8 @@ def export_model(
     Args:
         source: model folder of ours.
         target: folder that does not exist yet or is empty.
-        files: folder with the tokenizer, chat template and config.json files to copy; None: source.
+        files: folder with the tokenizer, chat template and config.json files to copy; None: source,
+            and the tokenizer of the run that trained the model.
             The family is that of the config.json there; without one, the first family that can
             express the model's config.
         mesh: devices to load onto.
@@ -216,15 +208,19 @@ def export_model(
     if the tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
     source, target = epath.Path(source), _empty_folder(target)
+    tokenizer = None if files else _tokenizer_above(source)
     files = epath.Path(files or source)
-    chat, note = _exported_chat(source, files, template=template, system=system)
+    texts = tokenizer.parent if tokenizer else files
+    chat, note = _exported_chat(source, texts, template=template, system=system)
     is_whole = saved_models.saved_adaptation(source) is None
     with remote_folders.delivered(target) as local:
         if is_whole:
             done = _export_whole(source, local, files=files, mesh=mesh, file_bytes=file_bytes)
         else:
             done = peft_adapters.export_adapters(source, local, base_name=base, mesh=mesh)
-            _copy_files(files, local)
+            carried_files.copy_files(files, local)
+        if tokenizer:
+            atomic.write_bytes(local / tokenizer.name, tokenizer.read_bytes())
         note = exported_chat.write_chat(local, chat) if chat else note
     return f'{done.replace(f"-> {local}", f"-> {target}")}; {note}'
 
@@ -262,9 +258,18 @@ def _export_whole(
         values=values,
         file_bytes=file_bytes,
     )
-    _copy_files(files, target)
+    carried_files.copy_files(files, target)
     _write_config(target, hf_config)
     return _summary(config, f'{family.architecture} in {config.param_dtype}: {source} -> {target}')
+
+
+def _tokenizer_above(source: pathlib.Path) -> epath.Path | None:
+    """Returns the tokenizer of the run that trained a model; None if its folder has one itself."""
+    if carried_files.tokenizers(source):
+        return None
+    trained_with = saved_models.read_description(source)[1]
+    found = carried_files.tokenizers_above(source).items()
+    return next((path for path, digest in found if digest == trained_with), None)
 
 
 def _exported_chat(
@@ -311,7 +316,7 @@ def _common_dtype(dtypes: set[str]) -> str:
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     """Reads config.json; raises ValueError, naming the file, if one to be carried is damaged."""
-    for path in _carried_files(folder):
+    for path in carried_files.list_files(folder):
         safetensors_files.check_content(path)
     if not (folder / CONFIG).is_file():
         near = import_sources.beside(folder)
@@ -328,22 +333,6 @@ def _empty_folder(target: str | os.PathLike) -> epath.Path:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f'{target} already exists; use a folder that does not exist')
     return target
-
-
-def _fingerprint(folder: pathlib.Path) -> str:
-    """Fingerprint of the folder's tokenizer as data/text computes it; '' without a tokenizer."""
-    files = [folder / name for name in exported_chat.TOKENIZERS if (folder / name).is_file()]
-    return exported_chat.file_hash(files[0]) if files else ''
-
-
-def _carried_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    found = {path for pattern in CARRIED_FILES for path in folder.glob(pattern)}
-    return sorted(path for path in found if path.is_file())
-
-
-def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
-    for path in _carried_files(source):
-        atomic.write_bytes(target / path.name, path.read_bytes())
 
 
 def _summary(config: ModelConfig, conversion: str) -> str:

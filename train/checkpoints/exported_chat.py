@@ -4,7 +4,6 @@ A base model that was trained under a chat template ends its turns with that tem
 The model's published files do not name it, so other programs would never stop.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -16,11 +15,10 @@ from elenchus.data.files import atomic
 from elenchus.data.text import auto_chat, derived_templates, jinja_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
+from elenchus.data.text.tokenizer import Tokenizer
 from elenchus.model.huggingface import safetensors_files
+from elenchus.train.checkpoints import carried_files
 from elenchus.train.config import build
-
-TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
-"""Files of tokenizers, in the order in which they are preferred."""
 
 CONFIGS = ('config.json', 'generation_config.json')
 TEMPLATE_FILE = 'chat_template.jinja'
@@ -43,8 +41,8 @@ def load_chat(
     if template not in auto_chat.template_names():
         near = build.nearest(template, auto_chat.template_names())
         raise ValueError(f'unknown template {template!r}; nearest: {near!r}')
-    paths = [epath.Path(files) / name for name in TOKENIZERS]
-    hashes = {path: file_hash(path) for path in paths if path.is_file()}
+    paths = carried_files.tokenizers(epath.Path(files))
+    hashes = {path: carried_files.file_hash(path) for path in paths}
     if not hashes:
         return None
     # A folder may have the same tokenizer in both formats, with a hash for each.
@@ -64,11 +62,6 @@ def load_chat(
     )
 
 
-def file_hash(path: pathlib.Path) -> str:
-    """Returns the fingerprint of a tokenizer's file, as data/text computes it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
 def write_chat(folder: pathlib.Path, chat: Chat) -> str:
     """Writes end tokens and chat template into the files of a folder; returns a short summary.
 
@@ -86,12 +79,15 @@ def write_chat(folder: pathlib.Path, chat: Chat) -> str:
         path.unlink()
     atomic.write_text(folder / TEMPLATE_FILE, text)
     path = folder / 'tokenizer_config.json'
-    kind = {} if path.exists() else {'tokenizer_class': _tokenizer_class(chat)}
+    kind, warning = {}, ''
+    if not path.exists():
+        name, warning = _tokenizer_class(chat.tokenizer)
+        kind = {'tokenizer_class': name} if name else {}
     _write(path, kind | _read(path) | {'eos_token': end, 'chat_template': text})
     path = folder / 'special_tokens_map.json'
     if path.exists():
         _write(path, _read(path) | {'eos_token': end})
-    return f'ends with {end} ({chat.end_id}), chat template {chat.template.name}'
+    return f'ends with {end} ({chat.end_id}), chat template {chat.template.name}{warning}'
 
 
 def end_ids(values: dict[str, Any], end_id: int) -> int | list[int]:
@@ -103,10 +99,17 @@ def end_ids(values: dict[str, Any], end_id: int) -> int | list[int]:
     return ids[0] if len(ids) == 1 else ids
 
 
-def _tokenizer_class(chat: Chat) -> str:
-    """Returns the class of `transformers` that reads the tokenizer's file."""
-    is_json = chat.tokenizer.file_name == 'tokenizer.json'
-    return 'PreTrainedTokenizerFast' if is_json else 'LlamaTokenizer'
+def _tokenizer_class(tokenizer: Tokenizer) -> tuple[str, str]:
+    """Returns (class of `transformers` that reads a tokenizer's file or '', a warning or '')."""
+    if tokenizer.file_name == 'tokenizer.json':
+        return 'PreTrainedTokenizerFast', ''
+    if tokenizer.model_type == 'bpe':
+        return 'LlamaTokenizer', ''
+    # Every class of it reads such a file as something else, and encodes to other ids silently.
+    return '', (
+        f'; tokenizer.model is SentencePiece of type {tokenizer.model_type}, which transformers '
+        'does not read: encode with the library sentencepiece'
+    )
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
