@@ -52,7 +52,8 @@ ATTEMPT = ('evaluate', 'accuracy', 'attempt', 'all', 0)
 GAIN = ('evaluate', 'difference', 'refined-attempt', 'all', 0)
 ORACLE = ('evaluate', 'curves', 'oracle majority (upper bound)', 0, 'accuracy', 'all', 0)
 RIGHT = (*CRITIC, 'discriminability', 0)
-
+DIFFERENCE = ('evaluate', 'uptake', 'difference')
+WORDS = (*DIFFERENCE, 'words', 'all', 0)
 
 COMPARISON = {
     'table': (
@@ -63,16 +64,18 @@ COMPARISON = {
         column('attempt, %', ATTEMPT),
         column('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
         column('gain', GAIN),
+        column('words', WORDS),
+        column('own - another attempt', (*DIFFERENCE, 'rival', 'all', 0)),
         column('oracle gain', ORACLE, minus=ATTEMPT),
         column('thousand tokens', ('training', 'tokens_sampled'), scale=0.001),
     ),
-    # More data, a larger critic, labels without known steps, the filter, and a base that reads.
+    # More data, a larger critic, labels of unknown steps, the filter's choice, a base that reads.
     'contrasts': (
-        contrast('x16', 'x1', 'gain'),
-        contrast('x16', 'x16, small critic', 'gain'),
-        contrast('x4, monte carlo', 'x4', 'gain'),
-        contrast('x4, filter', 'x4', 'gain'),
-        contrast('x4, base that reads critiques', 'x4', 'gain'),
+        contrast('x16', 'x1', 'words'),
+        contrast('x16', 'x16, small critic', 'words'),
+        contrast('x4, monte carlo', 'x4', 'words'),
+        contrast('x4, filter', 'x4, random filter', 'words'),
+        contrast('x4, base that reads critiques', 'x4', 'words'),
     ),
     'panels': (
         {
@@ -82,6 +85,15 @@ COMPARISON = {
             'x_label': 'critic right, share of attempts',
             'y': GAIN,
             'y_label': 'refined - attempt, points',
+            'scale': 100.0,
+        },
+        {
+            'title': 'what the words of critiques win',
+            'over': (),
+            'x': RIGHT,
+            'x_label': 'critic right, share of attempts',
+            'y': WORDS,
+            'y_label': "own - another question's, points",
             'scale': 100.0,
         },
     ),
@@ -95,11 +107,11 @@ def get_config(arg: str = 'default') -> ConfigDict:
     run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
     arms = ARMS
     if arg == 'default':
-        run.train.rows = 8
-        run.actor.fit.num_steps = 150
         run.critic.update({'checkpoint': BASE, 'fit': {'num_steps': 120}})
         run.critique.update({'num_attempts': 2, 'num_rollouts': 4})
         run.evaluate.update({'num_problems': 200, 'num_attempts': 2})
+        run.evaluate.uptake.update({'num_problems': 200, 'num_samples': 1})
+        run.evaluate.beam.num_problems = 0
     else:
         few = {'num_problems': 10, 'filter_successes': 0}
         arms = {

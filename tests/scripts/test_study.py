@@ -46,6 +46,7 @@ def evaluated():
         'difference': {'refined-attempt': LEVELS},
         'tokens_sampled': 500,
         'curves': {'oracle majority (upper bound)': [point]},
+        'uptake': {'difference': {'words': LEVELS, 'rival': LEVELS}},
     }
 
 
@@ -150,7 +151,8 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
     name = 'study' if study_config is critics else 'named'
     config.update({} if study_config is critics else {'results': name})
     names = [arm['name'] for arm in config.arms]
-    column = config.comparison.contrasts[0]['column']
+    # One that is known of every question.
+    column = 'gain' if study_config is critics else config.comparison.contrasts[0]['column']
     config.comparison.contrasts = (shared.contrast(names[1], names[0], column),)
     study_runner.run_study(config, tmp_path, None)
     (first, stages), *arms = ran.items()
