@@ -38,15 +38,14 @@ def improved(right):
 
 def evaluated():
     """The part of the summary of `evaluate` that the studies read."""
-    point = {'accuracy': {'all': [0.9, 0.8, 1.0]}}
+    curve = [{'accuracy': {'all': [0.9, 0.8, 1.0]}}]
     return {
-        'critic': {'found': 0.5, 'passed': 0.6, 'first_error_micro_f1': 0.7}
-        | {'discriminability': None},
+        'critic': dict(found=0.5, passed=0.6, first_error_micro_f1=0.7, discriminability=None),
         'accuracy': {'attempt': LEVELS, 'refined': LEVELS},
         'difference': {'refined-attempt': LEVELS},
-        'tokens_sampled': 500,
-        'curves': {'oracle majority (upper bound)': [point]},
         'uptake': {'difference': {'words': LEVELS, 'rival': LEVELS}},
+        'tokens_sampled': 500,
+        'curves': {'oracle majority (upper bound)': curve},
     }
 
 
@@ -151,7 +150,6 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
     name = 'study' if study_config is critics else 'named'
     config.update({} if study_config is critics else {'results': name})
     names = [arm['name'] for arm in config.arms]
-    # One that is known of every question.
     column = 'gain' if study_config is critics else config.comparison.contrasts[0]['column']
     config.comparison.contrasts = (shared.contrast(names[1], names[0], column),)
     study_runner.run_study(config, tmp_path, None)
