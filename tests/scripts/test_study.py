@@ -40,7 +40,7 @@ def evaluated():
     """The part of the summary of `evaluate` that the studies read."""
     curve = [{'accuracy': {'all': [0.9, 0.8, 1.0]}}]
     return {
-        'critic': dict(found=0.5, passed=0.6, first_error_micro_f1=0.7, discriminability=None),
+        'critic': {'found': 0.5, 'passed': 1, 'first_error_micro_f1': 1, 'discriminability': None},
         'accuracy': {'attempt': LEVELS, 'refined': LEVELS},
         'difference': {'refined-attempt': LEVELS},
         'uptake': {'difference': {'words': LEVELS, 'rival': LEVELS}},
