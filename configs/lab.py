@@ -130,7 +130,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.improve.explore.update(num_attempts=2, num_refinements=2)
     config.improve.candidates.update(num_problems=4, num_attempts=2)
     config.reinforce.update(
-        num_steps=3, num_problems=2, num_samples=4, samples_per_row=2, checkpoint_every=2
+        num_steps=3, num_problems=2, num_samples=4, samples_per_row=1, checkpoint_every=2
     )
     # An actor that is never right is still rewarded for brevity, so that there are updates.
     config.reinforce.rewards.length = 1.0

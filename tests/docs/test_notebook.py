@@ -31,7 +31,8 @@ def test_its_outputs_are_of_one_whole_execution_or_there_are_none():
     is_executed = any(counts)
     assert counts == (list(range(1, len(CODE) + 1)) if is_executed else [None] * len(CODE))
     for cell in CODE:
-        assert 'Traceback' not in outputs_of(cell) and '"error"' not in outputs_of(cell)
+        for word in ('Traceback', '"error"', 'error: '):
+            assert word not in outputs_of(cell)
         if '!python' in ''.join(cell['source']):
             assert bool(cell['outputs']) == is_executed, cell['source']
 
@@ -48,5 +49,7 @@ def test_it_runs():
     notebook = nbformat.read(PATH, as_version=4)
     place = {'metadata': {'path': str(PATH.parent)}}
     nbclient.NotebookClient(notebook, timeout=900, resources=place).execute()
+    # A command that fails is no exception of its cell.
+    assert not [c['source'] for c in notebook.cells if 'error: ' in json.dumps(c.get('outputs'))]
     texts = ''.join(json.dumps(cell['outputs']) for cell in notebook.cells if 'outputs' in cell)
     assert '07-reinforce' in texts and '[answer: ' in texts and 'browser/index.html' in texts

@@ -57,11 +57,14 @@ def test_help_teaches(name, words):
 
 
 @pytest.mark.slow
-def test_commands_for_other_machines_are_printed(tmp_path):
-    code, output, errors = call(
-        *SWEEP, '--vary=train.rows=8,16', '--seeds=0,1', '--action=print',
-        '--workdir=gs://bucket/rows', '--launcher=bash scripts/launch/tpu.sh keep --zone=z',
-    )  # fmt: skip
+def test_commands_for_other_machines_are_printed():
+    fake_gcs = pytest.importorskip('tests.support.fake_gcs', exc_type=ImportError)
+    with fake_gcs.FakeGcs('bucket') as fake:
+        code, output, errors = call(
+            *SWEEP, '--vary=train.rows=8,16', '--seeds=0,1', '--action=print',
+            '--workdir=gs://bucket/rows', '--launcher=bash scripts/launch/tpu.sh keep --zone=z',
+            **fake.environment,
+        )  # fmt: skip
     lines = output.splitlines()
     assert code == 0 and len(lines) == 4, errors
     for line in lines:

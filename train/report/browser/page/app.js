@@ -41,10 +41,13 @@
     if (address === (location.hash || '#')) return;
     if (quiet) location.replace(address);
     else location.hash = address;
+    read(); // the event comes later, and a second key may come before it
   }
 
   // Reads the address and draws what changed.
   function read() {
+    if (app.address === location.hash) return;
+    app.address = location.hash;
     const settings = Object.fromEntries([...E.filter.items(location.hash)].filter(([name]) => SETTINGS.includes(name)).map(([name, value]) => [name, E.filter.decoded(value)]));
     const before = app.settings, asked = Number(settings.ep);
     app.settings = settings;
