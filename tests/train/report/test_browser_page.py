@@ -162,6 +162,25 @@ def test_two_runs_are_paired_by_question(chromium, out):
         p.page.locator('.two button:has-text("open")').nth(1).click()
         p.wait('.aligned')
         assert p.page.evaluate('() => elenchus.app.run.key') == 'b'
+        assert p.page.input_value('#run') == 'b'
+
+
+def test_menus_show_the_address_and_a_search_that_waits_is_not_late(chromium, out):
+    with Page(chromium, out, '#stage=04-evaluate&part=main&order=constructor') as p:
+        kept = p.count()[0]
+        assert p.page.input_value('#order') == 'stored'
+        p.page.select_option('#order', 'long')
+        p.page.go_back()
+        p.until('() => document.getElementById("order").value === "stored"')
+        p.page.locator('#text').press_sequentially('zebra')
+        p.page.keyboard.press('Tab')  # out of the field, within the time that a search waits
+        p.page.evaluate('() => { elenchus.app.setWords("zebra"); elenchus.app.setQuery({}); }')
+        assert p.page.evaluate('() => elenchus.app.query.text') is None
+        p.page.evaluate('() => { elenchus.app.setWords("zebra"); elenchus.app.move(1); }')
+        assert p.page.evaluate('() => elenchus.app.query.text') == 'zebra'
+        p.page.wait_for_timeout(200)
+        p.until('() => !elenchus.app.result.unread.length')
+        assert p.count()[0] == 0 < kept and p.page.evaluate('() => !elenchus.app.settings.ep')
 
 
 def test_health_and_provenance(chromium, out):
@@ -186,6 +205,10 @@ def test_the_filtered_episodes_are_written_as_jsonl_and_csv(chromium, out, tmp_p
                 p.page.click(f'#tools button:has-text("{kind}")')
             download.value.save_as(tmp_path / kind)
         kept = p.count()[0]
+    with Page(chromium, out, '#stage=04-evaluate&part=main&transition=c2c&attempt=wrong') as p:
+        with p.page.expect_download() as download:
+            p.page.click('#tools button:has-text("JSONL")')
+        assert p.count()[0] == 0 == len(pathlib.Path(download.value.path()).read_bytes())
     lines = [json.loads(line) for line in (tmp_path / 'JSONL').read_text().splitlines()]
     assert len(lines) == kept == 3
     assert {line['transition'] for line in lines} == {'i2c'}

@@ -12,28 +12,37 @@
   const el = (id) => document.getElementById(id);
 
   const app = {
-    settings: {}, query: {}, result: null,
+    settings: {}, query: {}, result: null, typed: null,
     setting: (name) => app.settings[name],
     get run() { return app.runs.find((run) => run.key === app.settings.run) || app.runs[0]; },
     get words() { return app.query.text || ''; },
     // Changes settings; a value of null removes one.
-    set: (changes) => go(app.query, { ...app.settings, ...changes }),
-    setQuery: (query) => go(query, { ...app.settings, ep: null }),
-    setFilter: (name, value) => go({ ...app.query, [name]: value }, app.settings),
+    set: (changes) => { settle(); go(app.query, { ...app.settings, ...changes }); },
+    // Replaces the whole filter, with what is being typed.
+    setQuery: (query, settings = { ...app.settings, ep: null }) => { app.typed = null; go(query, settings); },
+    setFilter: (name, value) => { settle(); go({ ...app.query, [name]: value }, app.settings); },
     // Sets some fields of the filter and shows what they keep.
-    pick: (changes, view) => go({ ...app.query, ...changes }, { ...app.settings, ep: null, ...(view ? { view } : {}) }),
-    setWords: (text) => { clearTimeout(app.timer); app.timer = setTimeout(() => go({ ...app.query, text: E.filter.normalised(text) }, app.settings, true), 120); },
-    open: (i, key) => go(app.query, { ...app.settings, view: 'episodes', ep: i, ...(key ? { run: key } : {}) }),
+    pick: (changes, view) => { settle(); go({ ...app.query, ...changes }, { ...app.settings, ep: null, ...(view ? { view } : {}) }); },
+    setWords: (text) => { app.typed = E.filter.normalised(text); clearTimeout(app.timer); app.timer = setTimeout(settle, 120); },
+    open: (i, key) => app.set({ view: 'episodes', ep: i, ...(key ? { run: key } : {}) }),
     close: () => app.set({ ep: null }),
-    move: (by) => { const at = app.ordered.indexOf(app.settings.ep); if (app.ordered.length) app.open(app.ordered[Math.max(0, Math.min(app.ordered.length - 1, at < 0 ? 0 : at + by))]); },
+    move: (by) => { settle(); const at = app.ordered.indexOf(app.settings.ep); if (app.ordered.length) app.open(app.ordered[Math.max(0, Math.min(app.ordered.length - 1, at < 0 ? 0 : at + by))]); },
     // To the next episode of another question.
     jump: (by) => {
+      settle();
       const { problem } = app.run.columns, list = app.ordered, at = list.indexOf(app.settings.ep);
       let n = at < 0 ? (by > 0 ? 0 : list.length - 1) : at;
       while (at >= 0 && list[n] !== undefined && problem[list[n]] === problem[list[at]]) n += by;
       if (list[n] !== undefined) app.open(list[n]);
     },
   };
+
+  // Applies a search that was typed and still waits, before anything else changes the state.
+  function settle() {
+    const text = app.typed;
+    app.typed = null;
+    if (text !== null) go({ ...app.query, text }, app.settings, true);
+  }
 
   function go(query, settings, quiet) {
     const others = Object.fromEntries(SETTINGS.map((name) => [name, settings[name] ?? null]));
@@ -87,8 +96,10 @@
     count();
   }
 
+  const order = () => (Object.hasOwn(ORDERS, app.settings.order ?? '') ? app.settings.order : 'stored');
+
   function sort() {
-    const [, column, side] = ORDERS[app.settings.order] || ORDERS.stored, { kept } = app.result;
+    const [, column, side] = ORDERS[order()], { kept } = app.result;
     const values = column && app.run.columns[column];
     app.ordered = values ? [...kept].sort((a, b) => (E.known(values[b]) - E.known(values[a])) || side * (values[a] - values[b]) || a - b) : kept;
     app.list.options.render = (i) => E.episode.row(app.run, i);
@@ -106,6 +117,8 @@
   function draw() {
     const view = VIEWS.some(([name]) => name === app.settings.view) ? app.settings.view : 'episodes', root = el('view');
     document.body.dataset.view = view;
+    el('order').value = order();
+    if (el('run')) el('run').value = app.run.key;
     document.body.dataset.episode = app.settings.ep === undefined ? 'no' : 'yes';
     for (const button of el('views').children) button.setAttribute('aria-current', button.dataset.view === view ? 'page' : 'false');
     if (view === 'episodes' && app.settings.ep !== undefined) E.episode.draw(root, app, app.settings.ep).catch((error) => E.put(root, h('p', { class: 'none' }, error.message)));
@@ -151,8 +164,8 @@
   function frame() {
     const { runs } = app;
     document.title = `${runs.map((run) => run.about.name).join(' and ')} · episodes`;
-    E.put(el('name'), h('b', null, 'Elenchus'), h('span', null, app.runs.length > 1 ? h('select', { 'aria-label': 'Run', onchange: (event) => go({}, { run: event.target.value }) },
-      runs.map((run) => h('option', { value: run.key, selected: run === app.run }, run.about.name))) : runs[0].about.name));
+    E.put(el('name'), h('b', null, 'Elenchus'), h('span', null, app.runs.length > 1 ? h('select', { id: 'run', 'aria-label': 'Run', onchange: (event) => app.setQuery({}, { run: event.target.value }) },
+      runs.map((run) => h('option', { value: run.key }, run.about.name))) : runs[0].about.name));
     E.put(el('views'), VIEWS.map(([name, title]) => E.button(title, () => app.set({ view: name, ep: name === 'episodes' ? null : app.settings.ep }), { 'data-view': name })));
     E.put(el('tools'), h('a', { href: 'summary.html' }, 'Summary'), E.button('JSONL', () => E.exporter.write(app, 'jsonl'), { title: 'write the filtered episodes with their texts' }),
       E.button('CSV', () => E.exporter.write(app, 'csv'), { title: 'write the index of the filtered episodes' }),
@@ -160,7 +173,7 @@
     theme(false);
     app.list = new E.List({ id: 'episode', height: 50, label: 'Episodes that the filter keeps', choose: (i) => app.open(i), render: () => '' });
     E.put(el('side'), h('div', { class: 'side-head' }, h('span', { id: 'count' }), h('label', null, h('span', { class: 'hidden' }, 'Order'),
-      h('select', { id: 'order', onchange: (event) => app.set({ order: event.target.value }) }, Object.entries(ORDERS).map(([key, [title]]) => h('option', { value: key, selected: key === app.settings.order }, title)))),
+      h('select', { id: 'order', onchange: (event) => app.set({ order: event.target.value }) }, Object.entries(ORDERS).map(([key, [title]]) => h('option', { value: key }, title)))),
     E.button('Charts', () => app.close(), { class: 'plain', id: 'charts' })), app.list.element);
   }
 

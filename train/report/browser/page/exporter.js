@@ -31,7 +31,7 @@
         turns: turns.map((turn) => ({ role: turn.role, text: E.turnText(turn), step_scores: turn.steps?.map((step) => step.score ?? null), facts: turn.facts })) }));
       if (lines.length % 2000 === 0) onpart(lines.length);
     }
-    return lines.join('\n') + '\n';
+    return lines.map((line) => line + '\n').join('');
   }
 
   function save(name, type, content) {
