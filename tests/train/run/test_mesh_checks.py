@@ -20,6 +20,7 @@ def opened(folder, mesh, **model):
     config = lab.get_config('smoke')
     config.mesh = mesh
     config.model.update(model)
+    config.reinforce.samples_per_row = 2  # four rows
     config.data.data_dir = str(folder / 'data')
     with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
         return session.open_run(config, folder / 'run', verifier=verifier)
