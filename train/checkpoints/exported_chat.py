@@ -105,7 +105,7 @@ def _tokenizer_class(tokenizer: Tokenizer) -> tuple[str, str]:
         return 'PreTrainedTokenizerFast', ''
     if tokenizer.model_type == 'bpe':
         return 'LlamaTokenizer', ''
-    # Every class of it reads such a file as something else, and encodes to other ids silently.
+    # LlamaTokenizer and T5Tokenizer (5.24) encode with such a file to other ids, silently.
     return '', (
         f'; tokenizer.model is SentencePiece of type {tokenizer.model_type}, which transformers '
         'does not read: encode with the library sentencepiece'
