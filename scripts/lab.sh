@@ -4,6 +4,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-# Its rows do not divide over eight chips, which would not be faster: the model is tiny.
+# A tiny model, whose rows do not divide over eight chips.
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 exec "$PYTHON" -m scripts.run --config configs/lab.py --workdir runs/lab "$@"
