@@ -6,15 +6,21 @@ scoring use the same code for all.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import qwix
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
+
+from elenchus.model import platforms
 
 NUM_INPUT_DIMS = {'query': 1, 'key': 1, 'value': 1, 'out': 2, 'gate': 1, 'up': 1, 'down': 1}
 """Matrix of a block -> number of its leading dimensions that are contracted with the input."""
+PRODUCT = 'product'
+"""Name, for policies of `jax.checkpoint`, of products that are within a custom derivative."""
 
 
 @jax.tree_util.register_dataclass
@@ -103,12 +109,60 @@ def project(x: jax.Array, weight, *, contract: int, dtype=None) -> jax.Array:
     if isinstance(weight, Transposed):
         # Without the barriers XLA rewrites W x^T as x W^T, which is the slow form on a CPU.
         flat = jax.lax.optimization_barrier(flat.T)
-        flat = jnp.matmul(weight.array.astype(x.dtype), flat, preferred_element_type=dtype)
+        flat = multiply(weight.array.astype(x.dtype), flat, dtype)
         flat = jax.lax.optimization_barrier(flat).T
     else:
         matrix = dense(weight, x.dtype).reshape(flat.shape[1], -1)
-        flat = jnp.matmul(flat, matrix, preferred_element_type=dtype)
+        flat = multiply(flat, matrix, dtype)
     return flat.reshape(*lead, *weight.shape[contract:])
+
+
+def multiply(a: jax.Array, b: jax.Array, dtype=None) -> jax.Array:
+    """Returns a @ b of two matrices, in `dtype` or in their own."""
+    is_bfloat16 = a.dtype == b.dtype == jnp.bfloat16
+    if is_bfloat16 and platforms.target_platform() == 'cpu':
+        return checkpoint_name(_multiply_bfloat16(a, b, dtype or 'bfloat16'), PRODUCT)
+    return jnp.matmul(a, b, preferred_element_type=dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _multiply_bfloat16(a: jax.Array, b: jax.Array, dtype) -> jax.Array:
+    """Returns a @ b of bfloat16 matrices, summed in float32, then cast to `dtype`.
+
+    XLA for CPU uses the processor's bfloat16 instructions only for products whose result is
+    float32; otherwise it multiplies float32 copies (docs/log.md). The same holds for the products
+    of the backward pass, in which the gradient is rounded to bfloat16, as a TPU does.
+    """
+    return jnp.matmul(a, b, preferred_element_type='float32').astype(dtype)
+
+
+def _multiply_bfloat16_forward(a, b, dtype):
+    return _multiply_bfloat16(a, b, dtype), (a, b)
+
+
+def _multiply_bfloat16_backward(dtype, factors, gradient):
+    a, b = factors
+    gradient = gradient.astype(a.dtype)
+    of_a = jnp.einsum('ij,kj->ik', gradient, b, preferred_element_type='float32')
+    of_b = jnp.matmul(_transpose_in_memory(a), gradient, preferred_element_type='float32')
+    return of_a.astype(a.dtype), of_b.astype(b.dtype)
+
+
+def _transpose_in_memory(a: jax.Array) -> jax.Array:
+    """Returns a.T, written row by row: those instructions do not read a left factor by columns.
+
+    Only the flat array has one layout; for a transposed one XLA would choose that of `a`.
+    """
+    return jax.lax.optimization_barrier(a.T.reshape(-1)).reshape(a.shape[::-1])
+
+
+_multiply_bfloat16.defvjp(_multiply_bfloat16_forward, _multiply_bfloat16_backward)
+
+
+def saves_named_products(primitive, *args, **params) -> bool:
+    """Policy of `jax.checkpoint`: keeps products that do not show as 'dot_general'."""
+    is_named = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    return primitive.name == 'ragged_dot_general' or is_named(primitive, *args, **params)
 
 
 def cast_matrices(weights, dtype: str):

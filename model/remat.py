@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from elenchus.model import sharding, weight_gather
+from elenchus.model import projection, sharding, weight_gather
 from elenchus.model.config import ModelConfig, SavedArray
 
 HOST = 'pinned_host'
@@ -36,8 +36,7 @@ def _policy(config: ModelConfig) -> Callable[..., object]:
     policies = jax.checkpoint_policies
     if config.remat == 'dots':
         return policies.save_from_both_policies(
-            policies.dots_with_no_batch_dims_saveable,
-            lambda primitive, *_, **__: primitive.name == 'ragged_dot_general',  # of experts
+            policies.dots_with_no_batch_dims_saveable, projection.saves_named_products
         )
     if config.remat_offloaded:
         return policies.save_and_offload_only_these_names(

@@ -176,12 +176,14 @@ def _gather_in_rings(x: jax.Array, dim: int, *, size: int) -> jax.Array:
     return x
 
 
-def saves_products(primitive, *_, **__) -> bool:
+def saves_products(primitive, *args, **params) -> bool:
     """Policy of `jax.checkpoint`: the backward pass gathers weights again, but multiplies nothing.
 
     Without a policy it would keep the gathered weights of all layers.
     """
-    return primitive.name in ('dot_general', 'ragged_dot_general', 'pallas_call')
+    if projection.saves_named_products(primitive, *args, **params):
+        return True
+    return primitive.name in ('dot_general', 'pallas_call')
 
 
 @contextlib.contextmanager

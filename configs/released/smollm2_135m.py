@@ -38,7 +38,7 @@ def default() -> ConfigDict:
     config = experiment(shapes.SMOLLM2_135M, 'models/smollm2_135m', learning_rate=2e-4)
     # A short prompt saves a third of the tokens; the model learns to do without a system message.
     config.tokenizer.update(template='chatml', system='')
-    config.model.update(remat='dots', logits_chunk=512, scan_layers=True)
+    config.model.update(dtype='bfloat16', remat='full', logits_chunk=512, scan_layers=True)
     derive.set_lengths(
         config, question=112, attempt=88, critique=240, refinement=88, overhead=8, multiple=16
     )

@@ -186,8 +186,8 @@ def _arrays(shape: str) -> Iterator[Array]:
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
     """Returns how often a `while` of a computation runs; None if the text does not say.
 
-    XLA's own `known_trip_count` comes first. Otherwise the loop must run while `index < constant`;
-    a start that is not a constant counts as 0, and an increment that is not one as 1.
+    XLA's own `known_trip_count` comes first. Otherwise the loop must run while `index < constant`,
+    from a constant, by a constant increment.
     """
     known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest)
     if known:
@@ -200,11 +200,11 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
     start_tuple = computation.by_name[loop.operands[0]]
     if limit is None:
         limit = _constant(computation, _operand(computation, start_tuple, limit_index))
-    start = _constant(computation, _operand(computation, start_tuple, index)) or 0
-    if limit is None:
+    start = _constant(computation, _operand(computation, start_tuple, index))
+    step = _step(program, program.computations[loop.attribute('body').lstrip('%')], index)
+    if limit is None or start is None or step is None:
         return None
-    body = program.computations[loop.attribute('body').lstrip('%')]
-    return max(0, -(-(limit + inclusive - start) // _step(program, body, index)))
+    return max(0, -(-(limit + inclusive - start) // step))
 
 
 def _bound(program: Program, condition: Computation, root: Instruction):
@@ -259,13 +259,13 @@ def _constant(computation: Computation, instruction: Instruction | None) -> int 
     return int(instruction.argument) if re.fullmatch(r'-?\d+', instruction.argument) else None
 
 
-def _step(program: Program, body: Computation, index: int) -> int:
-    """What a loop's body adds to its counter; 1 where it is not an addition of a constant."""
+def _step(program: Program, body: Computation, index: int) -> int | None:
+    """What a loop's body adds to its counter; None where it is not an addition of a constant."""
     result = _operand(body, body.root, index)
     if result is not None and result.opcode == 'fusion':
         body = program.computations[result.called[0]]
         result = body.root
     if result is None or result.opcode != 'add':
-        return 1
+        return None
     added = (_constant(body, body.by_name[operand]) for operand in result.operands)
-    return next((n for n in added if n), 1)
+    return next((n for n in added if n), None)

@@ -62,8 +62,7 @@ def describe(view: RunView) -> list[Line]:
     if view.where and not view.has_ended:
         lines.append(('dim', f'at {view.where}'))
     if view.warnings:
-        count = len(view.warnings)
-        lines.append(('yellow', f'{count} warning{"s" * (count != 1)}, newest last:'))
+        lines.append(('yellow', f'{_count_warnings(view)}, newest last:'))
         lines += [('yellow', f'  {text}') for text in view.warnings[-MAX_WARNINGS:]]
     if view.times:
         lines.append(('dim', f'time: {view.times}'))
@@ -88,7 +87,7 @@ def head_line(view: RunView) -> str:
 
 
 def compact_line(view: RunView) -> str:
-    """Returns a run in one line: how far it is, and what it is at."""
+    """Returns a run in one line: how far it is, what it is at, and whether it has warnings."""
     done = sum(stage.state == 'done' for stage in view.stages)
     parts = [f'{view.workdir}: {view.state}']
     if view.stages:
@@ -101,6 +100,7 @@ def compact_line(view: RunView) -> str:
         parts.append(text)
     elif view.stages and view.stages[-1].state == 'done':
         parts.append(_stage_text(view.stages[-1]))
+    parts.append(_count_warnings(view) if view.warnings else '')
     return _one_line(', '.join(part for part in parts if part))
 
 
@@ -118,6 +118,11 @@ def progress_text(progress: Mapping[str, Any]) -> str:
     if figures := progress.get('figures'):
         parts.append(_figures(figures))
     return ', '.join(parts)
+
+
+def _count_warnings(view: RunView) -> str:
+    count = len(view.warnings)
+    return f'{count} warning{"s" * (count != 1)}'
 
 
 def _one_line(text: str) -> str:

@@ -182,11 +182,14 @@ def test_folders_without_a_run(tmp_path):
 def test_a_folder_of_runs_has_a_line_for_each(tmp_path):
     write(tmp_path / 'seed0' / 'x1', state='done')
     write(tmp_path / 'seed0' / 'x4')
+    write(tmp_path / 'seed0' / 'x5', state='done')
+    (tmp_path / 'seed0/x5/stages/00-base/summary.json').write_text('{')
     stream = io.StringIO()
     run_screen.print_once(epath.Path(tmp_path), stream)
-    first, second = stream.getvalue().splitlines()
+    first, second, damaged = stream.getvalue().splitlines()
     assert first == f'{tmp_path}/seed0/x1: done, 1 of 3 stages, 01-actor'
     assert second.startswith(f'{tmp_path}/seed0/x4: killed, 1 of 3 stages')
+    assert damaged == f'{tmp_path}/seed0/x5: done, 0 of 3 stages, 00-base, 1 warning'
 
 
 @pytest.mark.parametrize('width', [20, 40, 80])
