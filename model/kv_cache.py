@@ -1,6 +1,7 @@
 """KV cache for incremental decoding, in the dtype of activations or in int8."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import qwix
 from jax.sharding import PartitionSpec as P
 
-from elenchus.model import sharding
+from elenchus.model import platforms, sharding
 from elenchus.model.config import ModelConfig
 
 CacheDtype = Literal['model', 'int8']
@@ -153,7 +154,12 @@ def write(
         return cached.at[:, positions].set(new.swapaxes(0, 1), mode='drop')
 
     def put(cached, new):
-        return put_row(cached, new.astype(cached.dtype), positions)
+        new = new.astype(cached.dtype)
+        if cached.dtype == 'bfloat16' and new.shape[1] == 1 and platforms.target_platform() == 'cpu':
+            # XLA for CPU would convert the whole cache to float32 and back around a scatter.
+            is_here = positions == jnp.arange(cached.shape[2])
+            return jnp.where(is_here[:, None, :, None], new.swapaxes(1, 2), cached)
+        return put_row(cached, new, positions)
 
     dtype = layer_dtype(layer_cache)
     return jax.tree.map(put, layer_cache, (store_entries(key, dtype), store_entries(value, dtype)))
@@ -192,6 +198,27 @@ def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Posi
         return jax.lax.dynamic_update_slice_in_dim(cached, last, slot, axis=0)
 
     return jax.tree.map(copy, cache, source)
+
+
+def as_bits(tree):
+    """Views bfloat16 arrays as uint16 on a CPU, so that loops copy blocks of them in place.
+
+    XLA for CPU would convert the whole array to float32 and back for each block. Elsewhere returns
+    the tree as it is; `from_bits` is the inverse.
+    """
+    return _view(tree, 'bfloat16', 'uint16')
+
+
+def from_bits(tree):
+    """Views arrays of `as_bits` as bfloat16 again."""
+    return _view(tree, 'uint16', 'bfloat16')
+
+
+def _view(tree, old: str, new: str):
+    if platforms.target_platform() != 'cpu':
+        return tree
+    view = functools.partial(jax.lax.bitcast_convert_type, new_dtype=new)
+    return jax.tree.map(lambda x: view(x) if x.dtype == old else x, tree)
 
 
 def stored_positions(last: jax.Array, length: int) -> jax.Array:

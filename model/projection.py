@@ -108,7 +108,7 @@ def project(x: jax.Array, weight, *, contract: int, dtype=None) -> jax.Array:
     flat = x.reshape(-1, math.prod(inner))
     if isinstance(weight, Transposed):
         # Without the barriers XLA rewrites W x^T as x W^T, which is the slow form on a CPU.
-        flat = jax.lax.optimization_barrier(flat.T)
+        flat = _transpose_in_memory(flat)
         flat = multiply(weight.array.astype(x.dtype), flat, dtype)
         flat = jax.lax.optimization_barrier(flat).T
     else:

@@ -143,7 +143,7 @@ def copy_prompts(cache: KVCache, source: KVCache, batch: PrefillBatch) -> KVCach
         [i for i, is_of_these in enumerate(is_short) if is_of_these == wanted]
         for wanted in (True, False)
     )
-    of_source = [[source.layers[i] for i in indices] for indices in (short, long)]
+    of_source = [kv_cache.as_bits([source.layers[i] for i in n]) for n in (short, long)]
 
     def copy_entry(i, layers):
         row, offset, length = batch.rows[i], batch.offsets[i], batch.lengths[i]
@@ -164,8 +164,9 @@ def copy_prompts(cache: KVCache, source: KVCache, batch: PrefillBatch) -> KVCach
         count = -(-length // width) if long else 0
         return last, jax.lax.fori_loop(0, count, copy_one, layers[1])
 
-    of_slots = [[cache.layers[i] for i in indices] for indices in (short, long)]
+    of_slots = [kv_cache.as_bits([cache.layers[i] for i in n]) for n in (short, long)]
     copied = jax.lax.fori_loop(0, batch.count[0], copy_entry, tuple(of_slots))
+    copied = kv_cache.from_bits(copied)
     layers = dict(zip([*short, *long], [*copied[0], *copied[1]], strict=True))
     return dataclasses.replace(cache, layers=tuple(layers[i] for i in range(len(layers))))
 

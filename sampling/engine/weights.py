@@ -132,7 +132,9 @@ def place_weights(
         model = call('weights of the sampler', _convert_alone, model, change=change)
     if platforms.target_platform() != 'cpu':
         return SamplerWeights(model, model)
-    return SamplerWeights(model, call('decoding layout', _unstack_and_transpose, model))
+    decode = call('decoding layout', _unstack_and_transpose, model)
+    # XLA for CPU reads slices of stacked bfloat16 weights from a float32 copy of them all.
+    return SamplerWeights(decode if model.config.dtype == 'bfloat16' else model, decode)
 
 
 @jax.jit

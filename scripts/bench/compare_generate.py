@@ -5,11 +5,12 @@ r"""Compares the speed of our engine with `transformers.generate` on the same pr
         --data=gsm8k=DIR/gsm8k --num_prompts=64 --new_tokens=128 --threads=2
 
 Questions are read under the model's own chat template. `transformers` reads --batch prompts at
-once, padded on the left, in float32; we replace finished sequences in as many slots. All take turns
-in one process. Prints tokens a second of wall time and of processor time, the share of texts that
+once, padded on the left; we replace finished sequences in as many slots. All take turns in one
+process. Prints tokens a second of wall time and of processor time, the share of texts that
 are equal, and where our time goes. Needs torch, transformers and gguf.
 """
 
+import dataclasses
 import os
 import statistics
 import time
@@ -51,8 +52,9 @@ def main(_):
     """Prints a line for each pass, then the medians."""
     values = flags.FLAGS
     if values.threads:
-        os.sched_setaffinity(0, range(values.threads))
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: values.threads])
     player = players.find_player('model', values.model)
+    player = player._replace(config=dataclasses.replace(player.config, dtype=values.dtype))
     chat = Chat(player.tokenizer, player.template)
     sets = problem_sets.read_sets(
         values.data, data_dir='.cache/data', num_problems=values.num_prompts
@@ -163,7 +165,10 @@ def theirs(values, end: int, *, prompts, attention: str) -> Callable[[], Texts]:
     torch.set_num_threads(values.threads or os.cpu_count())
     path = import_sources.resolve_source(values.gguf)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation=attention
+        path.parent,
+        gguf_file=path.name,
+        dtype=getattr(torch, values.dtype),
+        attn_implementation=attention,
     ).eval()
     options = {
         'do_sample': False,
@@ -206,6 +211,7 @@ if __name__ == '__main__':
     flags.DEFINE_integer('batch', 32, 'Sequences at once.', lower_bound=1)
     flags.DEFINE_integer('rounds', 3, 'Passes after the first.', lower_bound=1)
     flags.DEFINE_integer('threads', 0, 'Cores that all use; 0: as the machine has.', 0)
+    flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of both.')
     flags.DEFINE_list('attention', ['sdpa'], "Of transformers: 'sdpa', 'eager', or both.")
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -144,6 +145,31 @@ def test_positions_past_the_end_are_dropped():
     assert not keys[0].any() and not values[0].any()
     np.testing.assert_array_equal(np.flatnonzero(keys[1, 0, :, 0]), [1])
     np.testing.assert_array_equal(values[1, :, 1], 2 * new[1, 0])
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('tokens', [1, 2])
+def test_only_the_written_positions_change_in_every_dtype(dtype, tokens):
+    rng = np.random.default_rng(0)
+    layer = tuple(jnp.asarray(rng.standard_normal((3, 2, 8, 4)), dtype) for _ in range(2))
+    new = [jnp.asarray(rng.standard_normal((3, tokens, 2, 4)), dtype) for _ in range(2)]
+    positions = jnp.array([[0], [5], [kv_cache.NOWHERE]]) + jnp.arange(tokens)
+    written = jax.jit(kv_cache.write)(layer, *new, positions=positions)
+    for cached, before, entries in zip(written, layer, new, strict=True):
+        expected = np.array(before)
+        for row, start in enumerate((0, 5)):
+            expected[row, :, start : start + tokens] = np.array(entries[row]).swapaxes(0, 1)
+        assert cached.dtype == dtype
+        np.testing.assert_array_equal(np.array(cached), expected)
+
+
+def test_blocks_of_bfloat16_are_copied_as_integers_and_come_back_the_same():
+    cache = {'a': jnp.arange(64, dtype='bfloat16') - 7.5, 'b': jnp.arange(3)}
+    bits = kv_cache.as_bits(cache)
+    assert bits['a'].dtype == 'uint16' and bits['b'] is cache['b']
+    for name, array in kv_cache.from_bits(bits).items():
+        assert array.dtype == cache[name].dtype
+        np.testing.assert_array_equal(np.array(array), np.array(cache[name]))
 
 
 def test_inserted_rows_are_copied_into_their_slots_and_nothing_else_changes():
