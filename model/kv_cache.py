@@ -155,7 +155,8 @@ def write(
 
     def put(cached, new):
         new = new.astype(cached.dtype)
-        if cached.dtype == 'bfloat16' and new.shape[1] == 1 and platforms.target_platform() == 'cpu':
+        is_token = new.shape[1] == 1 and cached.dtype == 'bfloat16'
+        if is_token and platforms.target_platform() == 'cpu':
             # XLA for CPU would convert the whole cache to float32 and back around a scatter.
             is_here = positions == jnp.arange(cached.shape[2])
             return jnp.where(is_here[:, None, :, None], new.swapaxes(1, 2), cached)
