@@ -191,6 +191,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'num_rollouts': 0,  # continuations of each line, to label a critic's attempts; 0: lab's truth
     'rollout_threshold': 0.4,  # a line is wrong if a smaller share of them reach the answer
     'labels': 'threshold',  # of lines by their continuations, or 'module:function'
+    'critiques': 'sampled',  # that train the critic; 'true': true verdicts, imitated (RL^V)
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
     'replay_groups': 0,  # newest groups kept, to replace those without variance; 0: off
     'num_minibatches': 1,  # updates an epoch

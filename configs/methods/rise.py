@@ -9,8 +9,7 @@ Source: arXiv 2505.13445; verl_utils/reward/reward_func.py and scripts/train of
 github.com/xyliu-cs/RISE, 3837783.
 Differs: GRPO's advantages, where the authors use PPO with a value model; solutions and
 verifications take one update each, as many of both, where the authors mix 128 verifications into a
-batch; verified solutions are sampled for it; the model first learns both tasks by imitation. RL^V
-(arXiv 2505.04842), which adds the likelihood of a Yes or No to the objective, is not here.
+batch; verified solutions are sampled for it; the model first learns both tasks by imitation.
 """
 
 from elenchus.configs import method

@@ -105,6 +105,7 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.num_rollouts': 0,
     'reinforce.rollout_threshold': 0.4,
     'reinforce.labels': 'threshold',
+    'reinforce.critiques': 'sampled',
     'actor.replay.num_documents': 0,
     'actor.replay.hidden': 'none',
     'actor.replay.hidden_coef': 100.0,

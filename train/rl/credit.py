@@ -79,7 +79,10 @@ def assign_credit(
         shaped.append(row)
         returns.append(advantages.discounted(row, discount=discount))
     context = advantages.GroupContext(rules.advantage, columns, np.array(shaped), discount, state)
-    outcomes, state = _outcome_advantages(np.array(returns), context)
+    if rules.imitates:
+        outcomes = np.array(returns)
+    else:
+        outcomes, state = _outcome_advantages(np.array(returns), context)
     of_steps = _at_last_step if rules.reads_values else np.full
     by_episode = [
         {

@@ -21,6 +21,7 @@ from elenchus.train.rl import credit, rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.rl.stored_rollouts import Keep, make_keep
+from elenchus.train.rl.true_verdicts import write_true_verdicts
 from elenchus.train.rl.value_model import ValueTraining
 
 
@@ -105,12 +106,10 @@ def rollout_arguments(
     """Returns the arguments of `rollouts.sample_with_refill` for randomly drawn problems."""
     s, rng = training.settings, iteration.rng
     drawn = rng.permutation(len(training.problems))[: s.num_problems * (s.refill_rounds + 1)]
+    rules = s.reward_rules(training.player)
+    rollout = write_true_verdicts if rules.imitates else rollouts.ROLLOUTS[training.player]
     return {
-        'sample': functools.partial(
-            rollouts.ROLLOUTS[training.player],
-            training.setup._replace(models=models),
-            s.reward_rules(training.player),
-        ),
+        'sample': functools.partial(rollout, training.setup._replace(models=models), rules),
         'is_zero_variance': lambda group: (
             iteration.assign_credit(group, penalties=None).zero_variance
         ),

@@ -75,7 +75,13 @@ def make_batch(
     """
     episodes = [episode for group in sampled.groups for episode in group]
     batch = batch_without_weights(episodes, layout, chat)
+    # Critiques that were written and not sampled have no log-probabilities but the trainer's.
+    written = np.array([[layout.player == 'critic' and not e.critique.logprobs] for e in episodes])
+    batch = batch._replace(old_logprobs=np.where(written, np.nan, batch.old_logprobs))
     trainer = batch.old_logprobs if logprobs.policy is None else logprobs.policy(batch)
+    if logprobs.policy is not None:
+        known = np.nan_to_num(trainer, neginf=0.0)  # -inf: excluded by a truncation
+        batch = batch._replace(old_logprobs=np.where(written, known, batch.old_logprobs))
     if objective.reads_reference:
         batch = batch._replace(ref_logprobs=logprobs.reference(batch))
     kl = kl_at_tokens(batch, trainer, objective)
