@@ -202,16 +202,16 @@ def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Posi
 
 
 def as_bits(tree):
-    """Views bfloat16 arrays as uint16 on a CPU, so that loops copy blocks of them in place.
+    """Copies bfloat16 arrays to uint16 ones with the same bits, on a CPU, before a loop of copies.
 
-    XLA for CPU would convert the whole array to float32 and back for each block. Elsewhere returns
-    the tree as it is; `from_bits` is the inverse.
+    XLA for CPU would convert a whole bfloat16 array to float32 and back for each block that is
+    copied. Elsewhere returns the tree as it is; `from_bits` is the inverse.
     """
     return _view(tree, 'bfloat16', 'uint16')
 
 
 def from_bits(tree):
-    """Views arrays of `as_bits` as bfloat16 again."""
+    """Returns the bfloat16 arrays that `as_bits` was given."""
     return _view(tree, 'uint16', 'bfloat16')
 
 

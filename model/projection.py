@@ -131,7 +131,8 @@ def _multiply_bfloat16(a: jax.Array, b: jax.Array, dtype) -> jax.Array:
 
     XLA for CPU uses the processor's bfloat16 instructions only for products whose result is
     float32; otherwise it multiplies float32 copies (docs/log.md). The same holds for the products
-    of the backward pass, in which the gradient is rounded to bfloat16, as a TPU does.
+    of the backward pass, in which the gradient is rounded to bfloat16, as a TPU does. There is no
+    forward-mode derivative, and none in a `shard_map` that checks varying axes.
     """
     return jnp.matmul(a, b, preferred_element_type='float32').astype(dtype)
 

@@ -320,7 +320,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
     The old log-probabilities are the sampler's here; a large gap means that sampler and trainer
     compute different distributions.
     """
-    known = (batch.loss_mask > 0) & jnp.isfinite(logprobs) & jnp.isfinite(batch.old_logprobs)
+    known = (batch.loss_mask > 0) & jnp.isfinite(logprobs)
     gaps = jax.lax.stop_gradient(jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0))
     return sums._replace(
         metrics=sums.metrics | {'sampler/gap': jnp.sum(gaps * batch.loss_mask)},

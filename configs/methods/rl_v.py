@@ -8,8 +8,8 @@ Formula: J = J_RL + lambda E[log p(true verdict | question, sampled solution)]. 
 Source: arXiv 2505.04842; no code was found.
 Differs: verdicts take an update of their own behind that of the solutions, on solutions sampled for
 it, where the authors add both losses; a verdict is a critique without steps in the critic's grammar
-in place of "Yes" or "No", and all of its tokens are trained; the model first learns both tasks by
-imitation.
+in place of "Yes" or "No", and all of its tokens are trained, with their mean as the likelihood; the
+model first learns both tasks by imitation.
 """
 
 from elenchus.configs import method

@@ -11,6 +11,7 @@ from elenchus.train.config import players
 from elenchus.train.config.first_calls import check_first_calls
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 from elenchus.train.config.sampling_settings import SamplingSettings
+from elenchus.train.rl.advantages import reads_values
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
 
 
@@ -19,6 +20,7 @@ def check_settings(s: RunSettings) -> None:
     players.check_stages(s)
     check_counts(s)
     check_labels(s)
+    check_true_verdicts(s)
     check_ids(s)
     check_trees(s)
     check_rewards(s)
@@ -26,6 +28,32 @@ def check_settings(s: RunSettings) -> None:
     check_experts(s)
     check_lora(s)
     check_first_calls(s)
+
+
+def check_true_verdicts(s: RunSettings) -> None:
+    """Raises ValueError for what needs sampled critiques, or gives true verdicts other weights."""
+    r = s.reinforce
+    if r.critiques == 'sampled':
+        return
+    if not any('critic' in REINFORCED.get(stage, ()) for stage in s.stages):
+        raise ValueError(
+            f'reinforce.critiques={r.critiques!r} is read by stages that train the critic: '
+            "'reinforce_critic', 'reinforce_both'; nearest: 'sampled'"
+        )
+    for name, value, is_right, near in (
+        ('samples_per_row', r.samples_per_row, r.samples_per_row == 1, 1),
+        ('num_rollouts', r.num_rollouts, not r.num_rollouts, 0),
+        ('advantage.outcome', r.advantage.outcome, not reads_values(r.advantage.outcome), 'grpo'),
+        ('critic_rewards.verdict', r.critic_rewards.verdict, r.critic_rewards.verdict > 0, 1.0),
+        ('critic_rewards.helpful', r.critic_rewards.helpful, not r.critic_rewards.helpful, 0.0),
+        ('critic_rewards.located', r.critic_rewards.located, not r.critic_rewards.located, 0.0),
+        ('critic_rewards.verdict_of', of := r.critic_rewards.verdict_of, of == 'answer', 'answer'),
+    ):
+        if not is_right:
+            raise ValueError(
+                f"reinforce.{name}={value!r} does not go with reinforce.critiques='true'; nearest: "
+                f'{near!r}'
+            )
 
 
 def check_counts(s: RunSettings) -> None:

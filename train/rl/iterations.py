@@ -16,7 +16,7 @@ from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.loop import LoopSettings
-from elenchus.train.objective import Objective
+from elenchus.train.objective import SFT, Objective
 from elenchus.train.rl import credit, rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
 from elenchus.train.rl.settings import Player, ReinforceSettings
@@ -78,6 +78,8 @@ def plan_iteration(
     s, player = training.settings, training.player
     first_phase = player == 'actor' and step <= s.turns.first_phase_steps
     objective = s.first_phase_objective if first_phase else s.objective
+    if s.imitates(player):
+        objective = SFT
     assign_credit = functools.partial(
         credit.assign_credit,
         rules=s.reward_rules(player),
@@ -106,8 +108,8 @@ def rollout_arguments(
     """Returns the arguments of `rollouts.sample_with_refill` for randomly drawn problems."""
     s, rng = training.settings, iteration.rng
     drawn = rng.permutation(len(training.problems))[: s.num_problems * (s.refill_rounds + 1)]
-    rules = s.reward_rules(training.player)
-    rollout = write_true_verdicts if rules.imitates else rollouts.ROLLOUTS[training.player]
+    player, rules = training.player, s.reward_rules(training.player)
+    rollout = write_true_verdicts if s.imitates(player) else rollouts.ROLLOUTS[player]
     return {
         'sample': functools.partial(rollout, training.setup._replace(models=models), rules),
         'is_zero_variance': lambda group: (

@@ -91,7 +91,7 @@ class RewardRules(NamedTuple):
     turns: TurnSettings
     overlong_tokens: int
     has_implicit_scores: bool = False  # steps have the scores of reinforce.implicit
-    imitates: bool = False  # the advantage of a turn is its reward: it was written, not sampled
+    imitates: bool = False  # turns are written: their reward is what an advantage is to others
 
     def discount(self, *, first_phase: bool) -> float:
         """Returns the discount of the next turn's return.
@@ -196,8 +196,6 @@ class ReinforceSettings:
                 'critic, which no reward may read; nearest: beta=0.0'
             )
         self._check_values()
-        if self.critiques == 'true':
-            self._check_imitation()
         if self.num_rollouts and not reads_labels(self.critic_rewards):
             raise ValueError(
                 f'reinforce.num_rollouts={self.num_rollouts} labels steps, which no reward of the '
@@ -242,16 +240,6 @@ class ReinforceSettings:
                     f'reinforce.{field}={getattr(self, field)} replaces groups of equal rewards, '
                     f'from which outcome={self.advantage.outcome!r} learns too; nearest: 0'
                 )
-
-    def _check_imitation(self) -> None:
-        """Raises ValueError for what needs sampled critiques, or samples of one prompt."""
-        least = {'num_rollouts': 0, 'samples_per_row': 1, 'replay_groups': 0}
-        wrong = {name: n for name, n in least.items() if getattr(self, name) != n}
-        wrong |= {'critic_rewards.helpful': 0.0} if self.critic_rewards.helpful else {}
-        wrong |= {'objective.kl': 'k2'} if self.objective.kl == 'k1' else {}
-        wrong |= {'advantage.outcome': 'grpo'} if reads_values(self.advantage.outcome) else {}
-        for name, near in wrong.items():
-            raise ValueError(f"critiques='true' needs another reinforce.{name}; nearest: {near!r}")
 
     @property
     def implicit_optimizer(self) -> OptimizerSettings:
@@ -318,12 +306,15 @@ class ReinforceSettings:
         response = max_response_tokens(player, self.turns.episode, limits, overhead=overhead)
         return SharedPrompt(self.samples_per_row, self.row_length(player) - response, response)
 
+    def imitates(self, player: Player) -> bool:
+        """True if the player learns turns that were written for it (true_verdicts.py)."""
+        return player == 'critic' and self.critiques == 'true'
+
     def reward_rules(self, player: Player) -> RewardRules:
         """Rules that turn a player's episodes into rewards and advantages."""
         rewards = self.rewards if player == 'actor' else self.critic_rewards
         implicit = player == 'actor' and self.implicit.beta > 0
-        imitates = player == 'critic' and self.critiques == 'true'
-        rules = (self.advantage, self.turns, self.overlong_tokens, implicit, imitates)
+        rules = (self.advantage, self.turns, self.overlong_tokens, implicit, self.imitates(player))
         return RewardRules(player, rewards, *rules)
 
 

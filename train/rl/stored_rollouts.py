@@ -88,7 +88,7 @@ def write(
                         name: _numbers(column[row, batch.turns[row] == number])[-count:]
                         for name, column in columns.items()
                     }
-                    for number, count in _sampled(episode)
+                    for number, count in _lengths(episode)
                     if (batch.loss_mask[row, batch.turns[row] == number] > 0).any()
                 },
             }
@@ -108,9 +108,9 @@ def write(
     episode_files.write_episodes(folder / 'episodes' / 'part-00000.array_record', episodes)
 
 
-def _sampled(episode: Episode) -> list[tuple[int, int]]:
-    """(number from 1, tokens) of the turns that were sampled."""
-    return [(n, len(turn.tokens)) for n, turn in enumerate(episode.turns, 1) if turn.logprobs]
+def _lengths(episode: Episode) -> list[tuple[int, int]]:
+    """(number from 1, tokens) of the turns."""
+    return [(n, len(turn.tokens)) for n, turn in enumerate(episode.turns, 1)]
 
 
 def _terms(by_role: Any) -> dict[str, dict[str, float | None]]:

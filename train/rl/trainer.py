@@ -32,7 +32,6 @@ import optax
 
 from elenchus.data.records import Problem
 from elenchus.model import lora, sharding
-from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Method
@@ -65,7 +64,7 @@ from elenchus.train.rl.overlap import OLDER, Ahead, Rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
 from elenchus.train.rl.settings import Player, ReinforceSettings, turn_overhead
 from elenchus.train.rl.updates import update_player
-from elenchus.train.step import Transform, make_train_step
+from elenchus.train.step import IDENTITY, make_train_step
 
 
 def reinforce(
@@ -180,7 +179,9 @@ def make_training(
     if settings.reward_rules(player).reads_values:
         options = {'shared': shared, 'loop_settings': loop}
         value = value_model.make_training(settings, player, model, **options)
-    layout = {'transform': setup.method.transform, 'shared': shared}
+    # What was written for a player has the likelihood of its whole distribution, not a sampler's.
+    transform = IDENTITY if settings.imitates(player) else setup.method.transform
+    layout = {'transform': transform, 'shared': shared}
     return PlayerTraining(
         settings=settings,
         player=player,
@@ -190,7 +191,7 @@ def make_training(
         reference=model,
         teacher=model if teacher is None else teacher,
         frozen=lora.split(model)[1],
-        make_step=make_step_factory(optimizer, settings, loop, **layout),
+        make_step=make_step_factory(optimizer, settings, loop, player, **layout),
         logprobs=make_logprobs(
             **layout, rows=settings.rows // settings.num_minibatches // loop.num_microbatches
         ),
@@ -329,22 +330,20 @@ def make_step_factory(
     optimizer: optax.GradientTransformation,
     settings: ReinforceSettings,
     loop: LoopSettings,
-    *,
-    transform: Transform,
-    shared: SharedPrompt | None,
+    player: Player,
+    **layout: Any,
 ) -> Callable[[Objective], Callable]:
-    """Returns objective -> train step; cached, so that every objective is compiled once."""
+    """Returns objective -> train step of a `layout`; every objective is compiled once."""
 
     @functools.cache
     def make_step(objective: Objective):
         return make_train_step(
             objective=objective,
             optimizer=optimizer,
-            transform=transform,
             num_microbatches=loop.num_microbatches,
             skip_nonfinite=loop.nonfinite == 'skip',
-            measure_gap=settings.reuses_update_logprobs,
-            shared=shared,
+            measure_gap=settings.reuses_update_logprobs and not settings.imitates(player),
+            **layout,
         )
 
     return make_step

@@ -2,7 +2,8 @@
 
 The objective of RL^V (arXiv 2505.04842) is that of reinforcement plus the likelihood of the true
 verdict on each sampled solution. With `reinforce.critiques='true'` a critic's rows are such
-verdicts. No model samples them, and their advantage is their reward, without a baseline.
+verdicts. No model samples them: their loss is the cross-entropy of the whole distribution, weighted
+by their reward, without a baseline, ratio or penalty.
 """
 
 from collections.abc import Sequence

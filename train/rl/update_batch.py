@@ -75,13 +75,7 @@ def make_batch(
     """
     episodes = [episode for group in sampled.groups for episode in group]
     batch = batch_without_weights(episodes, layout, chat)
-    # Critiques that were written and not sampled have no log-probabilities but the trainer's.
-    written = np.array([[layout.player == 'critic' and not e.critique.logprobs] for e in episodes])
-    batch = batch._replace(old_logprobs=np.where(written, np.nan, batch.old_logprobs))
     trainer = batch.old_logprobs if logprobs.policy is None else logprobs.policy(batch)
-    if logprobs.policy is not None:
-        known = np.nan_to_num(trainer, neginf=0.0)  # -inf: excluded by a truncation
-        batch = batch._replace(old_logprobs=np.where(written, known, batch.old_logprobs))
     if objective.reads_reference:
         batch = batch._replace(ref_logprobs=logprobs.reference(batch))
     kl = kl_at_tokens(batch, trainer, objective)
@@ -92,6 +86,8 @@ def make_batch(
         credits.append(assign_credit(group, penalties=penalties and penalties[rows]))
     weights, value_batch, more = token_advantages(batch, credits, values, kl=kl)
     hinted = np.array([[e.attempt.facts.is_off_policy] for e in episodes])
+    if layout.player == 'critic':  # a critique that was written has no sampler to differ from
+        hinted |= np.array([[not e.critique.logprobs] for e in episodes])
     metrics = more | group_metrics(sampled, credits, weights=weights, batch=batch)
     metrics['reward/unfinished'] = np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     if logprobs.policy is not None:
