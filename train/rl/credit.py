@@ -79,10 +79,7 @@ def assign_credit(
         shaped.append(row)
         returns.append(advantages.discounted(row, discount=discount))
     context = advantages.GroupContext(rules.advantage, columns, np.array(shaped), discount, state)
-    if rules.imitates:
-        outcomes = np.array(returns)
-    else:
-        outcomes, state = _outcome_advantages(np.array(returns), context)
+    outcomes, state = _outcome_advantages(np.array(returns), context, rules)
     of_steps = _at_last_step if rules.reads_values else np.full
     by_episode = [
         {
@@ -131,9 +128,11 @@ def has_state(rules: RewardRules) -> bool:
 
 
 def _outcome_advantages(
-    returns: np.ndarray, context: advantages.GroupContext
+    returns: np.ndarray, context: advantages.GroupContext, rules: RewardRules
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
+    if rules.imitates:
+        return returns, context.state
     field = advantages.OUTCOMES_FIELD
     function = advantages.OUTCOMES.find(context.settings.outcome, field)
     returned = function(returns, context)

@@ -191,7 +191,7 @@ def make_training(
         reference=model,
         teacher=model if teacher is None else teacher,
         frozen=lora.split(model)[1],
-        make_step=make_step_factory(optimizer, settings, loop, player, **layout),
+        make_step=make_step_factory(optimizer, settings, loop, player=player, **layout),
         logprobs=make_logprobs(
             **layout, rows=settings.rows // settings.num_minibatches // loop.num_microbatches
         ),
@@ -330,6 +330,7 @@ def make_step_factory(
     optimizer: optax.GradientTransformation,
     settings: ReinforceSettings,
     loop: LoopSettings,
+    *,
     player: Player,
     **layout: Any,
 ) -> Callable[[Objective], Callable]:

@@ -85,9 +85,7 @@ def make_batch(
         rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
         credits.append(assign_credit(group, penalties=penalties and penalties[rows]))
     weights, value_batch, more = token_advantages(batch, credits, values, kl=kl)
-    hinted = np.array([[e.attempt.facts.is_off_policy] for e in episodes])
-    if layout.player == 'critic':  # a critique that was written has no sampler to differ from
-        hinted |= np.array([[not e.critique.logprobs] for e in episodes])
+    hinted = is_off_policy(episodes, layout.player)
     metrics = more | group_metrics(sampled, credits, weights=weights, batch=batch)
     metrics['reward/unfinished'] = np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     if logprobs.policy is not None:
@@ -107,6 +105,13 @@ def make_batch(
         keep(episodes, credits, batch=batch, trainer=logprobs.policy and trainer)
     value_batch = value_batch and value_batch._replace(loss_mask=loss_mask)
     return PlayerBatch(batch, value_batch, metrics)
+
+
+def is_off_policy(episodes: Sequence[Episode], player: Player) -> np.ndarray:
+    """Returns [rows, 1]: whether another prompt or policy sampled the episode, or nobody did."""
+    written = [player == 'critic' and not e.critique.logprobs for e in episodes]
+    others = [e.attempt.facts.is_off_policy for e in episodes]
+    return (np.array(written) | np.array(others))[:, None]
 
 
 def token_advantages(
