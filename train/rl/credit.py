@@ -79,20 +79,29 @@ def assign_credit(
         shaped.append(row)
         returns.append(advantages.discounted(row, discount=discount))
     context = advantages.GroupContext(rules.advantage, columns, np.array(shaped), discount, state)
-    outcomes, state = _outcome_advantages(np.array(returns), context, rules)
+    outcomes = np.array(returns)
+    if not rules.imitates:
+        outcomes, state = _outcome_advantages(outcomes, context)
+    by_episode = _by_step(numbered, outcomes, rules)
+    if rules.advantage.step_coef and rules.player == 'actor' and not first_phase:
+        _add_step_advantages(group, by_episode, context, seed=seed)
+    roles = [turn.role for _, turn in numbered[0]]
+    by_role = [dict(zip(roles, values, strict=True)) for values in zip(*terms, strict=True)]
+    return GroupValues(by_role, last_rewards, by_episode, state, not rules.reads_values)
+
+
+def _by_step(
+    numbered: Sequence[Sequence[tuple[int, Turn]]], outcomes: np.ndarray, rules: RewardRules
+) -> list[dict[int, np.ndarray]]:
+    """Gives each step of a turn the turn's advantage, or its last step alone if values are read."""
     of_steps = _at_last_step if rules.reads_values else np.full
-    by_episode = [
+    return [
         {
             number: of_steps(len(turn.steps), rules.advantage.outcome_coef * value, np.float32)
             for (number, turn), value in zip(turns, row, strict=True)
         }
         for turns, row in zip(numbered, outcomes, strict=True)
     ]
-    if rules.advantage.step_coef and rules.player == 'actor' and not first_phase:
-        _add_step_advantages(group, by_episode, context, seed=seed)
-    roles = [turn.role for _, turn in numbered[0]]
-    by_role = [dict(zip(roles, values, strict=True)) for values in zip(*terms, strict=True)]
-    return GroupValues(by_role, last_rewards, by_episode, state, not rules.reads_values)
 
 
 def _at_last_step(num_steps: int, value: float, dtype) -> np.ndarray:
@@ -128,11 +137,9 @@ def has_state(rules: RewardRules) -> bool:
 
 
 def _outcome_advantages(
-    returns: np.ndarray, context: advantages.GroupContext, rules: RewardRules
+    returns: np.ndarray, context: advantages.GroupContext
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
-    if rules.imitates:
-        return returns, context.state
     field = advantages.OUTCOMES_FIELD
     function = advantages.OUTCOMES.find(context.settings.outcome, field)
     returned = function(returns, context)
