@@ -135,7 +135,7 @@ def prompts() -> dict:
         'critique': prompt(),
         'refinement': prompt(),
         'thinking': 'keep',  # <think> blocks: 'keep', 'strip' from later turns, or 'forbid'
-        'grammar': '',  # of critiques: 'released', 'boxed' (an index); '': that of the problems
+        'grammar': '',  # of critiques (docs/critique_grammars.md); '': that of the problems
     }
 
 

@@ -185,12 +185,21 @@ _RELEASED_WORDS = {True: 'Correct', False: 'Wrong', None: ''}
 
 
 def _write_released(critique: Critique) -> str:
-    blocks = [
-        ((_SENTENCE, step.sentence), (_STEP, step.correct), (_WHY, step.explanation))
-        for step in critique.steps
-    ]
+    return _write_labelled(critique, (_SENTENCE, _STEP, _WHY))
+
+
+def _write_worked(critique: Critique) -> str:
+    return _write_labelled(critique, (_SENTENCE, _WHY, _STEP))
+
+
+def _write_labelled(critique: Critique, labels: Sequence[str]) -> str:
+    """Writes the fields of each step in the order of `labels`, then those of the final answer."""
+    blocks = []
+    for step in critique.steps:
+        fields = {_SENTENCE: step.sentence, _STEP: step.correct, _WHY: step.explanation}
+        blocks.append([(label, fields[label]) for label in labels])
     if critique.final_correct is not None or critique.final_explanation:
-        blocks.append(((_FINAL, critique.final_correct), (_WHY, critique.final_explanation)))
+        blocks.append([(_FINAL, critique.final_correct), (_WHY, critique.final_explanation)])
     return '\n\n'.join(
         '\n'.join(f'{label}: {_RELEASED_WORDS.get(text, text)}'.rstrip() for label, text in block)
         for block in blocks
@@ -279,10 +288,17 @@ RELEASED = Grammar('released', _write_released, _read_released)
 """Fields `Step sentence:`, `Correctness of the step:`, `Explanation:` per step, then the final
 answer's."""
 
+WORKED = Grammar('worked', _write_worked, _read_released)
+"""The fields of RELEASED, but a step's explanation comes before its verdict.
+
+A critic that works a step out first can compare what it has found with what the step states. The
+final answer's verdict follows from those of the steps, so it stays before its explanation.
+"""
+
 LAB = Grammar('lab', _write_lab, _read_lab)
 """A line `ben : eve - 4 ; 7 - 4 = 3 ; correct` per step, then `answer : hal 0 ; correct`."""
 
-GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, LAB)}
+GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, WORKED, LAB)}
 
 
 def grammar_of(text: str) -> Grammar:

@@ -65,7 +65,7 @@ class Prompts:
     critique: Prompt = Prompt()
     refinement: Prompt = Prompt()
     thinking: Thinking = 'keep'
-    grammar: Literal['', 'released', 'boxed'] = ''  # of critiques; '': that of the problems
+    grammar: Literal['', 'released', 'worked', 'boxed'] = ''  # of critiques; '': that of the problems
 
     def of(self, role: str, last_role: str | None) -> Prompt:
         """Returns the prompt of a turn that follows a turn of another role."""
