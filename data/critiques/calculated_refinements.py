@@ -11,13 +11,16 @@ import random
 
 from elenchus.data.critiques import counterfactual, grammars, mistakes
 from elenchus.data.critiques.calculator import annotator, falsification
+from elenchus.data.critiques.grammars import Grammar
 from elenchus.data.critiques.oracle import ConstructedAttempt, NoCritique
 from elenchus.data.critiques.text_refinements import FALSE_SHARE, Refinement
 from elenchus.data.grading import answers
 from elenchus.data.records import Problem
 
 
-def refine(problem: Problem, *, rng: random.Random) -> Refinement:
+def refine(
+    problem: Problem, *, rng: random.Random, grammar: Grammar = grammars.RELEASED
+) -> Refinement:
     """Puts one mistake into the reference solution, and corrects it as the critique says.
 
     Raises mistakes.NoMistakeError if no mistake is possible that the calculator locates.
@@ -30,13 +33,16 @@ def refine(problem: Problem, *, rng: random.Random) -> Refinement:
         # In a full pass, later steps would compute on from the true value.
         states_false = rng.random() < FALSE_SHARE
         form = 'first_error' if states_false else 'mixed'
-        critique = annotator.annotate(attempt, form=form, seed=rng.randrange(1 << 30))
+        critique = annotator.annotate(
+            attempt, form=form, seed=rng.randrange(1 << 30), grammar=grammar
+        )
         if isinstance(critique, NoCritique):
             continue
-        if grammars.first_error(grammars.RELEASED.parse(critique)) != _step(false):
+        if grammars.first_error(grammar.parse(critique)) != _step(false):
             continue
-        other = _with_false_value(problem, false, critique, rng=rng) if states_false else None
-        return other or Refinement(false.text, critique, problem.solution)
+        right = Refinement(false.text, critique, problem.solution)
+        other = states_false and _with_false_value(problem, false, right, rng=rng, grammar=grammar)
+        return other or right
     raise mistakes.NoMistakeError(f'{problem.id}: no mistake that can be calculated')
 
 
@@ -46,20 +52,25 @@ def _step(false: falsification.Falsified) -> int:
 
 
 def _with_false_value(
-    problem: Problem, false: falsification.Falsified, critique: str, *, rng: random.Random
+    problem: Problem,
+    false: falsification.Falsified,
+    right: Refinement,
+    *,
+    rng: random.Random,
+    grammar: Grammar,
 ) -> Refinement | None:
     """Returns the conversation with a false value in the critique, and what follows from it.
 
     None if the critique names another value than the result of the step, or nothing follows.
     """
     changed = counterfactual.falsify(
-        critique,
-        grammar=grammars.RELEASED,
+        right.critique,
+        grammar=grammar,
         rng=rng,
         avoid=f'{problem.question}\n{false.text}\n{problem.solution}',
     )
     value = None if changed is None else answers.parse_number(changed.value)
-    if value is None or value <= 0 or _replaces(critique, changed.text) != false.result:
+    if value is None or value <= 0 or _replaces(right.critique, changed.text) != false.result:
         return None
     followed = falsification.restate(problem, false.line, value)
     if followed is None:

@@ -301,6 +301,11 @@ LAB = Grammar('lab', _write_lab, _read_lab)
 GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, WORKED, LAB)}
 
 
+def as_worked(text: str, grammar: Grammar) -> str:
+    """Returns a critique in the order of WORKED if that is the grammar, else as it is."""
+    return WORKED.write(WORKED.parse(text)) if grammar is WORKED else text
+
+
 def grammar_of(text: str) -> Grammar:
     """Returns the grammar of a critique's text: RELEASED if it has one of its labels, else LAB."""
     return RELEASED if _LABEL.search(_LINE_END.sub('\n', text)) else LAB

@@ -109,7 +109,7 @@ def count_corrections(text: str, grammar: Grammar) -> int:
 
 def is_remark(line: str, grammar: Grammar) -> bool:
     """Returns True if a line is part of a critique: it has a label or, on the lab, a verdict."""
-    if grammar is grammars.RELEASED:
+    if grammar in (grammars.RELEASED, grammars.WORKED):
         return grammars.grammar_of(line) is grammars.RELEASED
     critique = grammar.parse(line)
     return critique.final_correct is not None or any(s.correct is not None for s in critique.steps)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from elenchus.data.critiques import grammars, mistakes
-from elenchus.data.critiques.grammars import Critique, StepVerdict
+from elenchus.data.critiques.grammars import Critique, Grammar, StepVerdict
 from elenchus.data.grading import answers
 from elenchus.data.records import Problem
 
@@ -28,7 +28,9 @@ class Refinement(NamedTuple):
     refinement: str
 
 
-def refine(problem: Problem, *, rng: random.Random) -> Refinement:
+def refine(
+    problem: Problem, *, rng: random.Random, grammar: Grammar = grammars.RELEASED
+) -> Refinement:
     """Changes one number of the reference solution, and corrects it as the critique says.
 
     Raises mistakes.NoMistakeError if the solution has no number that could be changed.
@@ -52,7 +54,7 @@ def refine(problem: Problem, *, rng: random.Random) -> Refinement:
         for i, line in enumerate(lines[: at + 1])
         if line.strip()
     ]
-    critique = grammars.RELEASED.write(Critique(tuple(steps), False, ''))
+    critique = grammar.write(Critique(tuple(steps), False, ''))
     return Refinement(attempt, critique, '\n'.join([*lines[:at], *rest]))
 
 

@@ -20,6 +20,8 @@ FIELD = re.compile(rf'\{{({"|".join(FIELDS)})\}}')
 MAX_PARAGRAPHS = 64
 """Numbered paragraphs of an attempt; the last one has all further steps."""
 
+GrammarName = Literal['', 'released', 'worked', 'boxed']
+
 _BRACES = re.compile(r'\{([a-z_]{3,20})\}')
 _NEEDED = {
     'attempt': ('question',),
@@ -65,7 +67,7 @@ class Prompts:
     critique: Prompt = Prompt()
     refinement: Prompt = Prompt()
     thinking: Thinking = 'keep'
-    grammar: Literal['', 'released', 'worked', 'boxed'] = ''  # of critiques; '': that of the problems
+    grammar: GrammarName = ''  # of critiques; '': that of the problems
 
     def of(self, role: str, last_role: str | None) -> Prompt:
         """Returns the prompt of a turn that follows a turn of another role."""

@@ -23,11 +23,13 @@ def first_error(example):
     return grammars.first_error(grammars.RELEASED.parse(example.critique))
 
 
+@pytest.mark.parametrize('grammar', [grammars.RELEASED, grammars.WORKED])
 @pytest.mark.parametrize('problem', [PENS, CAKES])
-def test_a_refinement_states_what_its_critique_names_and_many_values_are_false(problem):
+def test_a_refinement_states_what_its_critique_names_and_many_values_are_false(problem, grammar):
     num_false = 0
     for seed in range(300):
-        example = calculated_refinements.refine(problem, rng=random.Random(seed))
+        example = calculated_refinements.refine(problem, rng=random.Random(seed), grammar=grammar)
+        assert example.critique == grammar.write(grammar.parse(example.critique))
         at = first_error(example)
         lines, right = example.refinement.split('\n'), problem.solution.split('\n')
         assert lines[:at] == example.attempt.split('\n')[:at] == right[:at]

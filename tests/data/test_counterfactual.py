@@ -11,7 +11,7 @@ from elenchus.data.critiques.counterfactual import Falsified
 from elenchus.data.grading import answers
 from elenchus.data.lab import forms, task
 
-LAB, RELEASED = grammars.LAB, grammars.RELEASED
+LAB, RELEASED, WORKED = grammars.LAB, grammars.RELEASED, grammars.WORKED
 CRITIQUE = (
     'ada : lea + 7 ; lea 6 ; 6 + 7 = 3 ; ada 3 - 3 = 0 ; correct\n'
     ' ben : ada - 4 ; ada 3 ; 3 - 4 = 9 ; ben 2 - 9 = 3 ; wrong\n'
@@ -121,7 +121,10 @@ def test_a_critique_that_misquotes_the_question_has_no_value_to_be_used():
         assert (false is not None) == is_used
 
 
-@pytest.mark.parametrize(('text', 'grammar'), [(CRITIQUE, LAB), (TEXT, RELEASED)])
+@pytest.mark.parametrize(
+    ('text', 'grammar'),
+    [(CRITIQUE, LAB), (TEXT, RELEASED), (WORKED.write(RELEASED.parse(TEXT)), WORKED)],
+)
 def test_without_its_explanation_a_critique_says_where_but_not_why(text, grammar):
     before = grammar.parse(text)
     after = grammar.parse(counterfactual.without_explanation(text, grammar=grammar))

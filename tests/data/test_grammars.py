@@ -10,7 +10,7 @@ from elenchus.data.text import tokenizer as tokenizers
 
 WORDS = ('eve', 'ben', 'hal', *'0123456789:+-;?', 'is', '####', 'correct', 'wrong', 'answer')
 TOKENIZER = tokenizers.word_tokenizer(WORDS)
-GRAMMARS = (grammars.RELEASED, grammars.LAB)
+GRAMMARS = (grammars.RELEASED, grammars.WORKED, grammars.LAB)
 
 PASS = (
     'ben : eve - 4 ; 7 - 4 is 3 ; correct\n hal : ben + 7 ; 3 + 7 is 0 ; correct\n'
@@ -70,6 +70,16 @@ def test_parsing_what_was_written_gives_it_back(grammar, critique):
 @pytest.mark.parametrize('text', [PASS, STOP])
 def test_lab_text_is_written_back_exactly(text):
     assert grammars.LAB.write(grammars.LAB.parse(text)) == text
+
+
+def test_a_worked_critique_judges_a_step_behind_its_explanation():
+    text = grammars.as_worked(FULL, grammars.WORKED)
+    assert grammars.as_worked(FULL, grammars.RELEASED) is FULL
+    reading = grammars.WORKED.read(text)
+    assert reading.critique == grammars.RELEASED.parse(FULL)
+    said = [text.index(words) for words in ('It really is.', 'It is 5 + 2.', 'It is 7 miles.')]
+    assert said[0] < reading.step_offsets[0] < said[1] < reading.step_offsets[1]
+    assert reading.step_offsets[1] < reading.final_offset < said[2]
 
 
 def test_a_lab_critique_reads_as_steps_and_an_answer():
@@ -194,7 +204,7 @@ def test_a_full_pass_judges_every_step_and_the_answer():
 
 
 def test_grammars_have_their_names_as_keys():
-    assert grammars.GRAMMARS == {'released': grammars.RELEASED, 'lab': grammars.LAB}
+    assert {grammar.name: grammar for grammar in GRAMMARS} == grammars.GRAMMARS
 
 
 def verdict_positions(tokens, grammar, tokenizer):

@@ -13,7 +13,7 @@ from elenchus.data.lab import forms, task
 from elenchus.data.records import Problem
 from elenchus.data.text import tokenizer
 
-LAB, RELEASED = grammars.LAB, grammars.RELEASED
+LAB, RELEASED, WORKED = grammars.LAB, grammars.RELEASED, grammars.WORKED
 TEXT = Problem(
     'text',
     'Ann has 3 bags of 4 apples and eats 2. How many are left?',
@@ -68,12 +68,13 @@ def test_a_talk_ends_at_the_first_error_and_comes_to_the_solution(index):
         '3 * 4 = 12 apples.\n\n12 - 2 = 10 are left.\n#### 12',
     ],
 )
-def test_free_text_has_labelled_remarks_which_hold_no_answer(flawed):
-    parts = corrected_talk(TEXT, flawed, RELEASED)
-    text = self_talk.join(parts, RELEASED)
-    assert self_talk.split(text, RELEASED) == parts and '\n\n' not in text
-    assert self_talk.corrected_attempt(text, RELEASED) == TEXT.solution
-    assert self_talk.count_corrections(text, RELEASED) == 1
+@pytest.mark.parametrize('grammar', [RELEASED, WORKED])
+def test_free_text_has_labelled_remarks_which_hold_no_answer(flawed, grammar):
+    parts = corrected_talk(TEXT, flawed, grammar)
+    text = self_talk.join(parts, grammar)
+    assert self_talk.split(text, grammar) == parts and '\n\n' not in text
+    assert self_talk.corrected_attempt(text, grammar) == TEXT.solution
+    assert self_talk.count_corrections(text, grammar) == 1
     assert parts[-1].line == '#### 10' and 'The answer is 10' in parts[-1].remark
 
 

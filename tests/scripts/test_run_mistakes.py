@@ -51,6 +51,10 @@ MISTAKES = {
         ['--config.critique.annotator=model'],
         ["critique.annotator_path=''", 'must be a saved model'],
     ),
+    'grammar of free text': (
+        ['--config.prompts.grammar=worked'],
+        ["prompts.grammar='worked'", "the lab has its own: set it to ''"],
+    ),
     'unused path': (
         ['--config.critique.annotator_path=nowhere.jsonl'],
         ["critique.annotator='oracle'", "set it to ''"],

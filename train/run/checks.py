@@ -26,6 +26,7 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     check_saved_models(settings, inputs.tokenizer.fingerprint)
     checks.check_template(settings, inputs.chat.template)
     prompt_sizes.check_prompts(inputs.chat)
+    check_grammar(settings)
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
     check_trackers(settings)
@@ -143,6 +144,21 @@ def check_saved_model(
         model if exact else saved_models.saved_config(folder, model),
         tokenizer_fingerprint=fingerprint,
     )
+
+
+def check_grammar(settings: RunSettings) -> None:
+    """Raises ValueError if the problems or the annotator cannot have the grammar of critiques."""
+    name, annotator = settings.prompts.grammar, settings.critique.annotator
+    if name and settings.data.source == 'lab':
+        raise ValueError(
+            f'prompts.grammar={name!r} is of critiques in free text; the lab has its own: set it '
+            "to ''"
+        )
+    if name == 'boxed' and annotator in ('calculator', 'api') and 'critique' in settings.stages:
+        raise ValueError(
+            f"critique.annotator={annotator!r} writes the grammars 'released' and 'worked', not "
+            "prompts.grammar='boxed'"
+        )
 
 
 def check_annotator(settings: RunSettings, fingerprint: str) -> None:

@@ -5,7 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from elenchus.data.critiques import calculated_refinements, mistakes, oracle, text_refinements
+from elenchus.data.critiques import (
+    calculated_refinements,
+    grammars,
+    mistakes,
+    oracle,
+    text_refinements,
+)
 from elenchus.data.lab import conversations
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
@@ -81,7 +87,7 @@ def refinement(
         return refinement_example(chat, talk)
     refine = REFINEMENTS[critiques]
     try:
-        texts = refine(problem, rng=rng)._asdict()
+        texts = refine(problem, rng=rng, grammar=_grammar(chat))._asdict()
     except mistakes.NoMistakeError:
         return None
     turns = (chat.text_turn(role, text) for role, text in texts.items())
@@ -109,6 +115,11 @@ def refinement_example(chat: Chat, talk: conversations.Conversation) -> Example:
 
 def criticised_attempt(chat: Chat, problem: Problem, attempt: str) -> tuple[Turn, ...]:
     """Returns a question, an attempt and the oracle's critique of it."""
-    critique = oracle.annotate(problem, attempt)
+    critique = grammars.as_worked(oracle.annotate(problem, attempt), _grammar(chat))
     turns = chat.text_turn('attempt', attempt), chat.text_turn('critique', critique)
     return (*chat.question_turns(problem.question), *turns)
+
+
+def _grammar(chat: Chat) -> grammars.Grammar:
+    """Returns the grammar of critiques in free text that the actor reads."""
+    return grammars.WORKED if chat.prompts.grammar == 'worked' else grammars.RELEASED

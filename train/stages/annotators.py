@@ -35,7 +35,7 @@ def make_annotator(
     if s.annotator == 'oracle':
         return lambda sampler, first: oracle.oracle
     if s.annotator == 'calculator':
-        by_calculation = calculator(form=s.form, seed=seed)
+        by_calculation = calculator(form=s.form, seed=seed, grammar=inputs.grammar)
         return lambda sampler, first: by_calculation
     if s.annotator == 'api':
         by_api = api_annotator.api_annotator(s.api, resolve(s.api.cache))

@@ -9,7 +9,7 @@ import collections
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
-from elenchus.data.critiques import record_files
+from elenchus.data.critiques import grammars, record_files
 from elenchus.data.critiques.oracle import NoCritique
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.records import Episode, Problem
@@ -182,6 +182,7 @@ def annotate(
             if isinstance(text, NoCritique):
                 episode = episode.with_facts(rejection=text.reason)
             elif text is not None:
+                text = grammars.as_worked(text, grammar)
                 episode = episode_lib.add_critique(chat, episode, text, grammar=grammar)
             episodes.append(episode)
         part.write(episodes, sampler.engine.tokens - tokens_before)

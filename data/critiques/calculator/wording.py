@@ -57,6 +57,8 @@ NEEDED = {
         'It should be {needed}, which is {exact}, not {left}.',
     ),
 }
+WRONG = (Finding.REPLACED, Finding.SLIP, Finding.CARRIED)
+
 ANSWER_RIGHT = (
     'The answer is {answer}.',
     '{answer} is the answer.',
@@ -111,19 +113,19 @@ class Writer:
         """Explains what is wrong in a line, or what was checked if nothing is."""
         review = self.review
         items = [i for i, item in enumerate(review.chain) if item.line == line]
-        wrong = (Finding.REPLACED, Finding.SLIP, Finding.CARRIED)
         for place in items:
-            if review.findings[place] in wrong:
+            if review.findings[place] in WRONG:
                 return self._explain_wrong(place)
         known = [i for i in items if review.findings[i] is not Finding.UNKNOWN]
         if not known:
-            return self._pick(UNKNOWN if items else NOTHING, {})
+            return self._explain_nothing(has_calculation=bool(items))
         return ' '.join(self._explain_true(review.chain[i]) for i in known)
 
+    def _explain_nothing(self, *, has_calculation: bool) -> str:
+        return self._pick(UNKNOWN if has_calculation else NOTHING, {})
+
     def _explain_true(self, item: Computation) -> str:
-        exact = item.computed.value == item.equation.result or item.equation.right.leaves[0].percent
-        exact = exact or any(leaf.percent for leaf in item.computed.leaves)
-        wordings = TRUE if exact else ROUNDED
+        wordings = TRUE if states_exactly(item) else ROUNDED
         shown = item.equation.right.text
         return self._pick(wordings, {'left': self._formula(item.computed), 'result': shown})
 
@@ -144,20 +146,24 @@ class Writer:
 
     def _explain_carried(self, item: Computation, fields: dict) -> str:
         """Explains which wrong result is used, and what follows from the right one."""
-        review, changed = self.review, item.computed
-        pairs = []
+        changed, pairs = self._with_corrections(item)
+        old, new = pairs[0]
+        fields |= {'old': old, 'new': new, 'corrected': self._formula(changed)}
+        if any('about' in text for _, text in pairs):
+            return self._pick(CARRIED_OPEN, fields)
+        return self._pick(CARRIED if self.review.is_solved else CARRIED[-1:], fields)
+
+    def _with_corrections(self, item: Computation) -> tuple[Expression, list[tuple[str, str]]]:
+        """Returns the computation on corrected results, and (wrong, corrected) for each."""
+        changed, pairs = item.computed, []
         for index, source in enumerate(item.sources):
-            new = None if source is None else review.corrected[source]
+            new = None if source is None else self.review.corrected[source]
             if new is not None and new != item.computed.leaves[index].value:
                 old = item.computed.leaves[index]
                 leaf = old._replace(value=new, text=show(new))
                 changed = changed.with_leaf(index, leaf)
                 pairs.append((old.text, leaf.text))
-        old, new = pairs[0]
-        fields |= {'old': old, 'new': new, 'corrected': self._formula(changed)}
-        if any('about' in text for _, text in pairs):
-            return self._pick(CARRIED_OPEN, fields)
-        return self._pick(CARRIED if review.is_solved else CARRIED[-1:], fields)
+        return changed, pairs
 
     def _explain_repair(self, fields: dict) -> str:
         review, repair = self.review, self.review.repair
@@ -210,6 +216,12 @@ class Writer:
         """Returns the indices of computations that are false or need to be replaced."""
         wrong = (Finding.SLIP, Finding.REPLACED)
         return [i for i, finding in enumerate(self.review.findings) if finding in wrong]
+
+
+def states_exactly(item: Computation) -> bool:
+    """Whether a true result is stated exactly, not rounded; percent signs may be written freely."""
+    leaves = (item.equation.right.leaves[0], *item.computed.leaves)
+    return item.computed.value == item.equation.result or any(leaf.percent for leaf in leaves)
 
 
 def show(value: Fraction | None, like: Expression | None = None) -> str:
