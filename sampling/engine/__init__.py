@@ -10,6 +10,7 @@ refill.py                decides which requests enter which slots, and packs the
 prefill.py               reads prompts into slots
 decode.py                samples tokens in all slots, one chunk of steps at a time
 sampling_methods.py      greedy, temperature, top-k, top-p and min-p sampling
+request_methods.py       several methods in one service, one for each request
 token_rules.py           a user's functions of logits and of pauses
 prefix_cache.py          keys and values of finished sequences, reused as prefixes
 prompt_lookup.py         drafts tokens from the sequence's own text

@@ -10,7 +10,7 @@ import jax
 from elenchus.model.placement import PinnedFunction
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.calls import execute
-from elenchus.sampling.engine.sampling_methods import Method
+from elenchus.sampling.engine.request_methods import AnyMethod
 
 
 class CompileAhead:
@@ -19,7 +19,7 @@ class CompileAhead:
     def __init__(self, num_threads: int):
         self._num_threads, self._compiled = num_threads, set()
 
-    def __call__(self, warm_up: Callable[..., None], model: Transformer, method: Method) -> None:
+    def __call__(self, warm_up: Callable[..., None], model: Transformer, method: AnyMethod) -> None:
         """Compiles the programs that `warm_up` calls; with 0 threads, nothing."""
         key = jax.tree.structure(model), method
         if not self._num_threads or key in self._compiled:

@@ -24,7 +24,7 @@ from elenchus.model.row_shards import any_shard, map_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import prompt_lookup
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
-from elenchus.sampling.engine.sampling_methods import Method, RuledMethod
+from elenchus.sampling.engine.request_methods import AnyMethod, draw
 from elenchus.sampling.engine.token_rules import Place
 
 
@@ -41,6 +41,7 @@ class DecodeState:
     last_token: jax.Array  # [B] int32, the next token to read
     position: jax.Array  # [B] int32, position of last_token
     request: jax.Array  # [B] int32, id of the request in the slot
+    method: jax.Array  # [B] int32, index of the request's sampling method
     turn_start: jax.Array  # [B] int32, position of the first token of the turn
     stop_at: jax.Array  # [B] int32, first position that may not be sampled
     done: jax.Array  # [B] bool, also True for empty slots
@@ -103,6 +104,7 @@ def init_state(
         last_token=zeros,
         position=zeros,
         request=zeros,
+        method=zeros,
         turn_start=zeros,
         stop_at=zeros,
         done=jnp.ones(batch, bool),
@@ -123,7 +125,7 @@ def decode_chunk(
     state: DecodeState,
     slots: jax.Array | None,
     *,
-    method: Method,
+    method: AnyMethod,
     seed: jax.Array,
     num_steps: int,
     stop_ids: tuple[int, ...],
@@ -161,7 +163,7 @@ def _decode_rows(
     state: DecodeState,
     slots: jax.Array | None,
     *,
-    method: Method,
+    method: AnyMethod,
     num_steps: int,
     stop_ids: tuple[int, ...],
     length: int,
@@ -239,7 +241,7 @@ def _step(
     state: DecodeState,
     noise: Noise,
     *,
-    method: Method,
+    method: AnyMethod,
     stop_ids: tuple[int, ...],
     lookup: PromptLookup,
 ) -> DecodeState:
@@ -252,14 +254,11 @@ def _step(
     hidden, cache = model(tokens, read_at, cache=state.cache)
     next_positions = positions[:, : 1 + lookup.num_tokens] + 1
     sample_noise, logits = noise.at(next_positions), lookup.logits(model, hidden)
-    if isinstance(method, RuledMethod):
-        place = Place(next_positions, next_positions - state.turn_start[:, None], role=None)
-        token, logprob = method.sample(sample_noise, logits, place)
-    else:
-        token, logprob = method.sample(sample_noise, logits)
+    place = Place(next_positions, next_positions - state.turn_start[:, None], role=None)
+    token, logprob, pauses = draw(method, sample_noise, logits, place, state.method[:, None])
     stopped = (token[:, :, None] == jnp.asarray(stop_ids)).any(axis=2)
-    if isinstance(method, RuledMethod) and method.pause:
-        stopped |= method.pause.pauses(token, logits, place)
+    if pauses is not None:
+        stopped |= pauses
     ended = stopped | (next_positions + 1 >= state.stop_at[:, None])
     # A sampled token is valid if the draft predicted all tokens before it and none of these ended
     # the sequence. What the pass wrote to the cache after it is masked until it is overwritten.

@@ -41,8 +41,8 @@ from elenchus.sampling.engine.generator import Generator
 from elenchus.sampling.engine.prefix_cache import PrefixCache, copy_slots, init_cache
 from elenchus.sampling.engine.prefix_cached_engine import PrefixCachedEngine
 from elenchus.sampling.engine.refill import Prefill, by_shard, to_batch
+from elenchus.sampling.engine.request_methods import AnyMethod
 from elenchus.sampling.engine.requests import Completion, Request, check_requests
-from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.engine.service import Finished, Service
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
 from elenchus.sampling.engine.work import Work, chunk_work
@@ -104,7 +104,7 @@ class Engine:
         model: Transformer,
         requests: Sequence[Request],
         *,
-        method: Method,
+        method: AnyMethod,
         seed: int,
         on_completion: Callable[[Completion], None] | None = None,
         prefix_cache: PrefixCache | None = None,
@@ -130,7 +130,7 @@ class Engine:
         self,
         model: Transformer,
         *,
-        method: Method,
+        method: AnyMethod,
         seed: int,
         prefix_cache: PrefixCache | None = None,
     ) -> Service:
@@ -160,7 +160,7 @@ class Engine:
         self.on_chunk()
         return now
 
-    def warm_up(self, model: Transformer, *, method: Method, call: Call = execute) -> None:
+    def warm_up(self, model: Transformer, *, method: AnyMethod, call: Call = execute) -> None:
         """Compiles every program that `generate` can run with this model and method.
 
         `call` runs each of them, by a name.

@@ -40,6 +40,7 @@ class PrefillBatch:
     lengths: Array  # [M] int32, tokens of the whole prompt
     slots: Array  # [M] int32, the slot; that of an unused entry does not exist
     requests: Array  # [M] int32, request ids
+    methods: Array  # [M] int32, indices of the requests' sampling methods
     turn_start: Array  # [M] int32, position of the first token of the turn
     stop_at: Array  # [M] int32, first position that may not be sampled
     prompts: Array | None  # [M, W] int32, whole prompts, for prompt lookup; None = not in use
@@ -122,6 +123,7 @@ def _fill_rows(
             last_token=put(state.last_token, batch.tokens[batch.rows, at]),
             position=put(state.position, last),
             request=put(state.request, batch.requests),
+            method=put(state.method, batch.methods),
             turn_start=put(state.turn_start, batch.turn_start),
             stop_at=put(state.stop_at, batch.stop_at),
             done=put(state.done, False),

@@ -280,7 +280,7 @@ def to_batch(settings: EngineSettings, prefill: Prefill) -> PrefillBatch:
                     i = shard * size + count
                     batch.rows[i], batch.offsets[i] = r, offset
                     batch.slots[i], batch.requests[i] = slot % size, request.id
-                    batch.lengths[i] = len(prompt.tokens)
+                    batch.methods[i], batch.lengths[i] = request.method, len(prompt.tokens)
                     batch.turn_start[i] = len(prompt.tokens) - request.opening
                     batch.stop_at[i] = len(prompt.tokens) + request.max_tokens
                     if batch.prompts is not None:
@@ -319,6 +319,7 @@ def _empty_batch(settings: EngineSettings, prefill: Prefill, shards: int) -> Pre
         lengths=np.ones(M, np.int32),
         slots=np.full(M, M // shards, np.int32),
         requests=zeros(M),
+        methods=zeros(M),
         turn_start=zeros(M),
         stop_at=zeros(M),
         prompts=zeros(M, settings.prompt_buckets[-1]) if settings.draft_tokens else None,

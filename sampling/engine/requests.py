@@ -22,9 +22,10 @@ class Request:
     prompt: tuple[int, ...]  # token ids, at least one
     max_tokens: int  # at least 1
     opening: int = 0  # last tokens of the prompt that are of the turn itself
+    method: int = 0  # index of its sampling method, of a service with several (request_methods.py)
 
     def __post_init__(self):
-        for name in ('id', 'max_tokens', 'opening'):
+        for name in ('id', 'max_tokens', 'opening', 'method'):
             if not isinstance(getattr(self, name), int | np.integer):
                 raise ValueError(f'request {self.id!r}: {name}={getattr(self, name)!r} is no int')
         if not isinstance(self.prompt, tuple):

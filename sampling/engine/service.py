@@ -1,4 +1,4 @@
-"""Service: samples requests that may come at any time, from one model, by one method and seed.
+"""Service: samples requests that may come at any time, from one model and seed.
 
     service = engine.serve(model, method=method, seed=0)
     ticket = service.submit(Request(7, prompt, max_tokens=64))
@@ -10,8 +10,8 @@
 A chunk of decoding runs between two steps: the devices decode while the host makes completions of
 the requests that ended in the chunk before, and while the caller works. The samples of a request do
 not depend on other requests, because its noise is a function of (seed, request id, position).
-`Engine.generate` submits all its requests and steps until they are done. Only one thread at a time
-may call a service.
+`Engine.generate` submits all its requests and steps until they are done. Requests may have methods
+of their own (request_methods.py). Only one thread at a time may call a service.
 """
 
 import collections
@@ -28,8 +28,8 @@ from elenchus.sampling.engine import decode
 from elenchus.sampling.engine import weights as weights_lib
 from elenchus.sampling.engine.prefix_cache import PrefixCache
 from elenchus.sampling.engine.refill import Refill
+from elenchus.sampling.engine.request_methods import AnyMethod, check_method
 from elenchus.sampling.engine.requests import Completion, Request, check_requests
-from elenchus.sampling.engine.sampling_methods import Method
 
 if TYPE_CHECKING:
     from elenchus.sampling.engine.engine import Engine
@@ -53,7 +53,7 @@ class Finished(NamedTuple):
 
 
 class Service:
-    """Requests of one model, method and seed in the slots of an engine.
+    """Requests of one model and seed in the slots of an engine.
 
     It holds a cache of all slots while it lives. An engine may serve several by turns; its counters
     add up what all of them do. (It is the part of an Engine that has a state.)
@@ -64,7 +64,7 @@ class Service:
         engine: 'Engine',
         model: Transformer,
         *,
-        method: Method,
+        method: AnyMethod,
         seed: int,
         prefix_cache: PrefixCache | None = None,
     ):
@@ -95,12 +95,13 @@ class Service:
     def submit(self, request: Request) -> Ticket:
         """Queues a request; it enters a slot at one of the next steps.
 
-        Raises ValueError if it is too long, has a token that the model has not, or if a request
-        without a completion has its id; RuntimeError if a step has failed.
+        Raises ValueError if it is too long, has a token or a method that is not there, or if a
+        request without a completion has its id; RuntimeError if a step has failed.
         """
         self._check_alive()
         same = [t.request for t in (self._tickets.get(request.id),) if t]
         check_requests(self._engine.settings, [*same, request], self._seed)
+        check_method(self._method, request)
         size = self._weights.prefill.config.vocab_size
         if min(request.prompt) < 0 or max(request.prompt) >= size:
             raise ValueError(

@@ -43,6 +43,7 @@ def prefilled(
         lengths=LENGTHS[list(rows)],
         slots=np.array(slots, np.int32),
         requests=np.arange(len(slots), dtype=np.int32) + 10,
+        methods=np.zeros(len(slots), np.int32),
         turn_start=LENGTHS[list(rows)],
         stop_at=np.full(len(slots), stop_at, np.int32),
         prompts=None,
