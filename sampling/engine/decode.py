@@ -255,7 +255,8 @@ def _step(
     next_positions = positions[:, : 1 + lookup.num_tokens] + 1
     sample_noise, logits = noise.at(next_positions), lookup.logits(model, hidden)
     place = Place(next_positions, next_positions - state.turn_start[:, None], role=None)
-    token, logprob, pauses = draw(method, sample_noise, logits, place, state.method[:, None])
+    index = state.method[:, None]
+    token, logprob, pauses = draw(method, sample_noise, logits, place=place, index=index)
     stopped = (token[:, :, None] == jnp.asarray(stop_ids)).any(axis=2)
     if pauses is not None:
         stopped |= pauses

@@ -98,12 +98,7 @@ def _fill_rows(
         cache = extend_prefix(prefixes, batch.prefix_rows, room)
         prefix_lengths = batch.prefix_lengths
     cache = _read_prompts(
-        model,
-        batch,
-        prefix_lengths,
-        cache=cache,
-        dtype=state.cache.dtype,
-        chunk=chunk,
+        model, batch, prefix_lengths, cache=cache, dtype=state.cache.dtype, chunk=chunk
     )
     last = batch.lengths - 1
     at = batch.offsets + last - prefix_lengths[batch.rows]

@@ -43,14 +43,16 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    method: AnyMethod, noise: jax.Array, logits: jax.Array, place: Place, index: jax.Array
+    method: AnyMethod, noise: jax.Array, logits: jax.Array, *, place: Place, index: jax.Array
 ) -> Drawn:
     """Draws from logits [..., V] by the method; of several, by that of `index`.
 
     noise is [..., 2], `place` has fields [...], and `index` has a shape that broadcasts to [...].
     """
     if isinstance(method, Methods):
-        return _choose([draw(m, noise, logits, place, index) for m in method.methods], index)
+        return _choose(
+            [draw(m, noise, logits, place=place, index=index) for m in method.methods], index
+        )
     if not isinstance(method, RuledMethod):
         return Drawn(*method.sample(noise, logits), pauses=None)
     token, logprob = method.sample(noise, logits, place)
