@@ -135,7 +135,7 @@ def prompts() -> dict:
         'critique': prompt(),
         'refinement': prompt(),
         'thinking': 'keep',  # <think> blocks: 'keep', 'strip' from later turns, or 'forbid'
-        'grammar': '',  # 'released', 'worked' (verdicts last), 'boxed'; '': that of the problems
+        'grammar': '',  # 'released', 'worked', 'boxed' (docs/methods.md); '': that of the problems
     }
 
 

@@ -59,6 +59,8 @@ def falsify(
         explanation, value = changed
         return Falsified(grammar.write(_explained(parsed, {step: explanation})), value, step)
     true = _derived_number(parsed.steps[step])
+    if grammar is grammars.WORKED and true != _last_number(parsed.steps[step].explanation):
+        return None  # it is an operand or a result on the way
     if true is None:
         return None
     false = _false_number(true, rng, avoid=f'{critique}\n{avoid}')
@@ -159,6 +161,10 @@ def _derived_number(step: grammars.StepVerdict) -> str | None:
         n for n in answers.numbers(step.explanation) if answers.parse_number(n) not in stated
     ]
     return derived[-1] if derived else None
+
+
+def _last_number(text: str) -> str | None:
+    return next(reversed(answers.numbers(text)), None)
 
 
 def _false_number(true: str, rng: random.Random, *, avoid: str) -> str:

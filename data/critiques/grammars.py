@@ -292,7 +292,8 @@ WORKED = Grammar('worked', _write_worked, _read_released)
 """The fields of RELEASED, but a step's explanation comes before its verdict.
 
 A critic that works a step out first can compare what it has found with what the step states. The
-final answer's verdict follows from those of the steps, so it stays before its explanation.
+final answer's verdict follows from those of the steps, so it stays before its explanation. One
+reader reads both orders; only step sentences show it to which step an explanation belongs.
 """
 
 LAB = Grammar('lab', _write_lab, _read_lab)
@@ -302,8 +303,14 @@ GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, WORKED, LAB)}
 
 
 def as_worked(text: str, grammar: Grammar) -> str:
-    """Returns a critique in the order of WORKED if that is the grammar, else as it is."""
-    return WORKED.write(WORKED.parse(text)) if grammar is WORKED else text
+    """Returns a critique in the order of WORKED if that is the grammar, else as it is.
+
+    What stands before the first label stays there, and so does a text without any.
+    """
+    label = _LABEL.search(thoughts.masked(text))
+    if grammar is not WORKED or not label:
+        return text
+    return text[: label.start()] + WORKED.write(RELEASED.parse(text[label.start() :]))
 
 
 def grammar_of(text: str) -> Grammar:

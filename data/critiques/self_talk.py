@@ -12,7 +12,7 @@ Each line of an attempt is followed by a remark, which judges it. After a remark
      #### 3
      answer : ben 3 - 3 = 0 ; correct
 
-In the released grammar a remark is the three labelled lines of a step, or the two of the answer.
+In free text a remark is the three labelled lines of a step, or the two of the answer.
 """
 
 from collections.abc import Sequence

@@ -114,8 +114,8 @@ class Engine:
         Calls `on_completion` with each completion as soon as it is done. `prefix_cache` must have
         keys and values of this model; prompts start from it, and it gets finished sequences.
 
-        Raises ValueError if a request is too long, if two have the same id, or if the seed is not
-        in [0, 2 ** 32).
+        Raises ValueError if a request is too long or has a method that is not there, if two have
+        the same id, or if the seed is not in [0, 2 ** 32).
         """
         check_requests(self.settings, requests, seed)
         service = self.serve(model, method=method, seed=seed, prefix_cache=prefix_cache)

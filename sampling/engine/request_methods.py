@@ -27,7 +27,8 @@ class Methods:
     methods: tuple[Method, ...]
 
     def __post_init__(self):
-        if not isinstance(self.methods, tuple) or not self.methods:
+        is_tuple = isinstance(self.methods, tuple) and bool(self.methods)
+        if not is_tuple or not all(isinstance(method, Method) for method in self.methods):
             raise ValueError(f'methods={self.methods!r} must be a tuple of one or more methods')
 
 

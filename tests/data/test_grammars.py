@@ -82,6 +82,14 @@ def test_a_worked_critique_judges_a_step_behind_its_explanation():
     assert reading.step_offsets[1] < reading.final_offset < said[2]
 
 
+def test_what_stands_before_the_labels_is_kept():
+    thought = '<think>\nStep sentence: no\n</think>\nLet me see.\n'
+    assert grammars.as_worked('It is fine.', grammars.WORKED) == 'It is fine.'
+    worked = grammars.as_worked(thought + FULL, grammars.WORKED)
+    assert worked == thought + grammars.as_worked(FULL, grammars.WORKED)
+    assert grammars.WORKED.parse(worked) == grammars.RELEASED.parse(FULL)
+
+
 def test_a_lab_critique_reads_as_steps_and_an_answer():
     assert grammars.LAB.parse(PASS) == grammars.Critique(
         (

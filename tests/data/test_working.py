@@ -1,8 +1,10 @@
 """Critiques that work a step out before they judge it: the calculator's in the grammar `worked`."""
 
+import random
+
 import pytest
 
-from elenchus.data.critiques import grammars
+from elenchus.data.critiques import counterfactual, grammars
 from elenchus.data.critiques.calculator import annotator
 from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.records import Problem
@@ -87,3 +89,60 @@ def test_operations_are_written_in_order_if_their_results_are_exact(formula, res
     said, verdicts = judged(problem, solution)
     work = f'{formula}:{operations}.' if operations else f'{formula}={result}.'
     assert {text.partition('be')[2] for text in said} == {work} and verdicts == {True}
+
+
+SHOP = Problem(
+    'shop', 'A shop has $4,800 and earns $300. How much has it then?', '5100',
+    '4,800+300=5,100\n#### 5,100', 1, 'x',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('line', ['4,800+300=5,100', '4,800-300=4,500', '4,800+300=5,200'])
+def test_numbers_are_written_like_those_of_the_step(line):
+    said, _ = judged(SHOP, f'{line}\n#### {line.partition("=")[2]}')
+    assert said == {'Itshouldbe4,800+300=5,100.', 'Thisshouldbe4,800+300=5,100.'}
+
+
+def explanations(problem, attempt, *, step=0):
+    return {grammars.WORKED.parse(t).steps[step].explanation for t in texts(problem, attempt)}
+
+
+@pytest.mark.parametrize('second', ['8-3=6\n#### 6', '8-3=5\n#### 5'])
+def test_a_slip_on_a_wrong_operand_is_worked_out_with_the_right_one(second):
+    attempt = f'2+1+4=8\n{second}'
+    problem = Problem('b', BOOKS.question, '4', '2+1+4=7\n7-3=4\n#### 4', 1, 'x')
+    for text in explanations(problem, attempt, step=1):
+        assert text.replace(' ', '').endswith('be7-3=4.')
+
+
+def test_an_operand_without_a_last_digit_is_a_fraction():
+    problem = Problem('p', 'What is 10/3 times 3?', '10', '10/3=3.33\n3.33*3=10\n#### 10', 1, 'x')
+    for text in explanations(problem, '10/3=5\n5*3=15\n#### 15', step=1):
+        assert text.replace(' ', '').endswith('10/3*3=10.')
+
+
+def test_money_is_split_into_operations_in_right_and_wrong_steps():
+    problem = Problem(
+        'p', 'What are 2.25, 1.25 and 1?', '4.50', '2.25+1.25+1=$4.50\n#### 4.50', 1, 'x'
+    )
+    for last in ('$4.50', '$4.60'):
+        said, _ = judged(problem, f'2.25+1.25+1={last}\n#### {last}')
+        assert {text.partition('be')[2] for text in said} == {
+            '2.25+1.25+1:2.25+1.25=3.5;3.5+1=4.50.'
+        }
+
+
+@pytest.mark.parametrize(
+    ('problem', 'attempt', 'is_falsified'),
+    [
+        (BOOKS, '2+1+4-3=5\n#### 5', False),  # its result, 4, is an operand too
+        (SHOP, '4,800+300=5,200\n#### 5200', True),
+    ],
+)
+def test_a_falsified_value_is_the_result_of_the_work(problem, attempt, is_falsified):
+    for text in texts(problem, attempt):
+        false = counterfactual.falsify(text, grammar=grammars.WORKED, rng=random.Random(0))
+        assert (false is not None) == is_falsified
+        if false is not None:
+            words = grammars.WORKED.parse(false.text).steps[0].explanation
+            assert words.replace(' ', '').endswith(f'4,800+300={false.value}.')

@@ -149,12 +149,13 @@ def check_saved_model(
 def check_grammar(settings: RunSettings) -> None:
     """Raises ValueError if the problems or the annotator cannot have the grammar of critiques."""
     name, annotator = settings.prompts.grammar, settings.critique.annotator
+    annotates = 'critique' in settings.stages or settings.improve.retrain_critic
     if name and settings.data.source == 'lab':
         raise ValueError(
             f'prompts.grammar={name!r} is of critiques in free text; the lab has its own: set it '
             "to ''"
         )
-    if name == 'boxed' and annotator in ('calculator', 'api') and 'critique' in settings.stages:
+    if name == 'boxed' and annotates and annotator in ('oracle', 'calculator', 'api'):
         raise ValueError(
             f"critique.annotator={annotator!r} writes the grammars 'released' and 'worked', not "
             "prompts.grammar='boxed'"
@@ -170,8 +171,7 @@ def check_annotator(settings: RunSettings, fingerprint: str) -> None:
     by_text = s.annotator in ('calculator', 'api')
     if by_text and settings.data.source == 'lab':
         raise ValueError(
-            f"critique.annotator={s.annotator!r} writes the grammar 'released' about real text; "
-            "on the lab use 'oracle'"
+            f"critique.annotator={s.annotator!r} writes about real text; on the lab use 'oracle'"
         )
     needs_key = 'critique' in settings.stages or settings.improve.retrain_critic
     if s.annotator == 'api' and needs_key:

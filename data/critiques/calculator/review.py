@@ -31,6 +31,10 @@ class Finding(enum.Enum):
     CARRIED = 'carried'  # it uses a wrong result
 
 
+WRONG = frozenset({Finding.SLIP, Finding.REPLACED, Finding.CARRIED})
+"""Findings that make a line wrong."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Review:
     """The result of a review: computations with findings, and the answer.
@@ -54,7 +58,7 @@ class Review:
         findings = [
             f for f, item in zip(self.findings, self.chain, strict=True) if item.line == line
         ]
-        if any(f in (Finding.SLIP, Finding.REPLACED, Finding.CARRIED) for f in findings):
+        if WRONG.intersection(findings):
             return False
         return True if findings and set(findings) == {Finding.RIGHT} else None
 

@@ -7,7 +7,7 @@ from elenchus.data.critiques import grammars
 from elenchus.data.critiques.calculator import expressions, sources
 from elenchus.data.critiques.calculator.chains import Computation
 from elenchus.data.critiques.calculator.expressions import Expression, Fraction
-from elenchus.data.critiques.calculator.review import Finding, Review
+from elenchus.data.critiques.calculator.review import WRONG, Finding, Review
 
 TRUE = ('{left} is {result}.', '{left} = {result}.', 'The result of {left} is {result}.')
 ROUNDED = ('{left} is about {result}.', '{left} is {result} when rounded.')
@@ -57,8 +57,6 @@ NEEDED = {
         'It should be {needed}, which is {exact}, not {left}.',
     ),
 }
-WRONG = (Finding.REPLACED, Finding.SLIP, Finding.CARRIED)
-
 ANSWER_RIGHT = (
     'The answer is {answer}.',
     '{answer} is the answer.',
@@ -77,7 +75,10 @@ ANSWER_ABSENT = ('There is no answer.', 'No final answer is stated.')
 
 
 class Writer:
-    """Writes the critique of a review in the released grammar, with wordings drawn from `rng`."""
+    """Makes the critique of a review: each explanation says what is wrong, or what was checked.
+
+    The wordings are drawn from `rng`.
+    """
 
     def __init__(self, review: Review, *, rng: random.Random):
         """Draws the spacing of formulas once for the whole critique."""
@@ -160,10 +161,14 @@ class Writer:
             new = None if source is None else self.review.corrected[source]
             if new is not None and new != item.computed.leaves[index].value:
                 old = item.computed.leaves[index]
-                leaf = old._replace(value=new, text=show(new))
+                leaf = old._replace(value=new, text=self._show_corrected(new))
                 changed = changed.with_leaf(index, leaf)
                 pairs.append((old.text, leaf.text))
         return changed, pairs
+
+    def _show_corrected(self, value: Fraction) -> str:
+        """Writes a result that replaces a wrong one among the operands of a computation."""
+        return show(value)
 
     def _explain_repair(self, fields: dict) -> str:
         review, repair = self.review, self.review.repair

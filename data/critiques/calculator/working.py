@@ -1,28 +1,22 @@
 """Writes a review as a critique that works each step out before it judges it.
 
-The sentence about a right step and the one about a wrong step have the same form: what the step
-should be, one operation at a time. So a critic that learns to write them has not decided anything
-before it has calculated; its verdict compares the result with the step.
+The sentence about a right step and the one about a wrong step that can be put right have the same
+form: what the step should be, one operation at a time. So a critic that learns to write them has
+decided nothing before it has calculated; its verdict compares the result with the step.
 """
 
 from elenchus.data.critiques.calculator import expressions
 from elenchus.data.critiques.calculator.expressions import Expression, Fraction, Node
-from elenchus.data.critiques.calculator.review import Finding
-from elenchus.data.critiques.calculator.wording import (
-    CARRIED_OPEN,
-    WRONG,
-    Writer,
-    show,
-    states_exactly,
-)
+from elenchus.data.critiques.calculator.review import WRONG, Finding
+from elenchus.data.critiques.calculator.wording import Writer, show, states_exactly
 
-NEEDED = ('It should be {work}.', 'This should be {work}.')
+SHOULD_BE = ('It should be {work}.', 'This should be {work}.')
 STATED = ('{work}.', 'Here {work}.')
 """Wordings for arithmetic that may not be what is needed."""
 
 
 class WorkedWriter(Writer):
-    """Writes the critique of a review in the grammar `worked`."""
+    """Makes the critique of a review whose explanations work the steps out."""
 
     def _explain(self, line: int) -> str:
         """Works out the calculations of a line, up to the first that is wrong."""
@@ -36,27 +30,52 @@ class WorkedWriter(Writer):
         return ' '.join(sentences) or self._explain_nothing(has_calculation=bool(items))
 
     def _work_out(self, place: int) -> str:
+        """Says what a computation should be; only what it is, if nothing shows that it is needed.
+
+        Results are written like the step's: a right one must not look different from a wrong one.
+        """
         review, item = self.review, self.review.chain[place]
         finding, right = review.findings[place], item.equation.right
         if finding is Finding.REPLACED:
-            return self._say(review.repair.needed, show(review.repair.result), NEEDED)
-        wordings = NEEDED if finding is Finding.RIGHT or review.is_solved else STATED
-        if finding is Finding.SLIP:
-            return self._say(item.computed, show(item.equation.exact, right), wordings)
-        if finding is Finding.CARRIED:
-            changed, pairs = self._with_corrections(item)
-            if any('about' in new for _, new in pairs):
-                return self._pick(CARRIED_OPEN, {'old': pairs[0][0]})
-            return self._say(changed, show(review.corrected[place], right), wordings)
-        result = right.text if states_exactly(item) else f'about {right.text}'
-        return self._say(item.computed, result, NEEDED if finding is Finding.RIGHT else STATED)
+            like = None if right.leaves[0].percent else right
+            return self._say(review.repair.needed, review.repair.result, like=like)
+        wordings = SHOULD_BE if finding is Finding.RIGHT else STATED
+        if finding in WRONG:
+            changed, _ = self._with_corrections(item)
+            value = review.corrected[place]
+            if changed != item.computed and value is not None:
+                wordings = SHOULD_BE if review.is_solved else STATED
+                return self._say(changed, value, like=right, wordings=wordings)
+            wordings = SHOULD_BE if review.is_solved and changed == item.computed else STATED
+        if finding in WRONG or states_exactly(item):
+            return self._say(item.computed, item.equation.exact, like=right, wordings=wordings)
+        work = f'{self._formula(item.computed)}, which is about {right.text}'
+        return self._pick(wordings, {'work': work})
 
-    def _say(self, computed: Expression, result: str, wordings: tuple[str, ...]) -> str:
-        equals = f', which is {result}' if 'about' in result else f' = {result}'
-        operations = self._operations(computed)
-        if len(operations) > 1 and operations[-1].endswith(equals):
-            equals = ': ' + '; '.join(operations)
-        return self._pick(wordings, {'work': f'{self._formula(computed)}{equals}'})
+    def _say(
+        self,
+        computed: Expression,
+        value: Fraction,
+        *,
+        like: Expression | None,
+        wordings: tuple[str, ...] = SHOULD_BE,
+    ) -> str:
+        """Writes a computation, its operations and its value, which is written like `like`."""
+        result = show(value, like)
+        if 'about' in result:
+            work = f', which is {result}'
+        else:
+            operations = self._operations(computed) if computed.value == value else []
+            work = f' = {result}'
+            if len(operations) > 1:
+                last = operations[-1].partition(' = ')[0]
+                work = ': ' + '; '.join([*operations[:-1], f'{last} = {result}'])
+        return self._pick(wordings, {'work': f'{self._formula(computed)}{work}'})
+
+    def _show_corrected(self, value: Fraction) -> str:
+        """Writes a corrected operand exactly, if need be as a fraction."""
+        text = show(value)
+        return f'{value.numerator}/{value.denominator}' if 'about' in text else text
 
     def _operations(self, computed: Expression) -> list[str]:
         """Returns the operations in the order of calculation: `2+5 = 7`, then `7*3 = 21`.

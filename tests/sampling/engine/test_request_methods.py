@@ -113,7 +113,7 @@ def test_a_method_that_the_service_lacks_is_named(method, index, count):
     assert service.is_idle
 
 
-@pytest.mark.parametrize('methods', [(), [GREEDY], GREEDY])
+@pytest.mark.parametrize('methods', [(), [GREEDY], GREEDY, (GREEDY, None), (MIXED,)])
 def test_methods_are_a_tuple(methods):
     with pytest.raises(ValueError, match='must be a tuple of one or more methods'):
         Methods(methods)
