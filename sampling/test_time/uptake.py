@@ -10,8 +10,10 @@ import functools
 import random
 from collections.abc import Callable, Container, Mapping, Sequence
 
-from elenchus.data.critiques import counterfactual
+from elenchus.data.critiques import counterfactual, grammars, oracle
+from elenchus.data.critiques.calculator import annotator
 from elenchus.data.critiques.counterfactual import Falsified
+from elenchus.data.critiques.oracle import ConstructedAttempt, NoCritique
 from elenchus.data.records import Episode, Problem, Turn
 from elenchus.model.ranges import NonNegativeInt, SampleCount, checked
 from elenchus.sampling import episodes as episode_lib
@@ -95,6 +97,22 @@ class Sources:
         }
         return {i: sampler.chat.text_turn('critique', t) for i, t in texts.items() if t is not None}
 
+    @functools.cached_property
+    def annotated(self) -> dict[int, Turn]:
+        """Critiques by who knows the solution, of the attempts that they do not call correct.
+
+        On the lab it is the lab's oracle, in free text the calculator, which has none of some.
+        """
+        sampler, grammar = self.setup.models.sampler, self.setup.models.grammar
+        texts = {i: self._annotate(i) for i in range(len(self.episodes))}
+        turns = {
+            i: sampler.chat.text_turn('critique', text)
+            for i, text in texts.items()
+            if not isinstance(text, NoCritique) and grammar.parse(text).final_correct is not True
+        }
+        room = sampler.max_tokens['critique']
+        return {i: turn for i, turn in turns.items() if len(turn.tokens) <= room}
+
     def critiques(self, ids: Sequence[int]) -> list[Turn]:
         """Returns the critiques of these attempts."""
         return [self.episodes[i].critique for i in ids]
@@ -107,6 +125,15 @@ class Sources:
         """Returns question and attempt as text."""
         attempt = self.setup.models.sampler.chat.text(self.episodes[i].attempt)
         return {'question': self.problems[i].question, 'attempt': attempt}
+
+    def _annotate(self, i: int) -> str | NoCritique:
+        problem, attempt = self.problems[i], self.texts(i)['attempt']
+        grammar = self.setup.models.grammar
+        if grammar is grammars.LAB:
+            return oracle.annotate(problem, attempt)
+        item = ConstructedAttempt(problem, attempt, 'RG1', None, None)
+        grammar = grammar if grammar is grammars.WORKED else grammars.RELEASED
+        return annotator.annotate(item, form='first_error', seed=self.setup.seed, grammar=grammar)
 
     def _falsify(self, i: int) -> Falsified | None:
         sampler = self.setup.models.sampler
@@ -168,6 +195,7 @@ CONDITIONS: Mapping[str, Condition] = {
         lambda s: dict(zip(s.passed, s.critiques(s.passed), strict=True)),
         others='own',
     ),
+    'annotated': Condition('the critique of who knows the solution', lambda s: s.annotated),
 }
 """Name -> condition. Those with `others='own'` differ from it only where they sample."""
 

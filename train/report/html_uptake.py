@@ -18,6 +18,7 @@ CONTRASTS = {
     'turn': "another question's − another attempt: what a second turn adds",
     'explanation': 'own − blanked: what the words on the wrong step add',
     'rival': 'own − another attempt: what refining adds over trying again',
+    'headroom': 'annotated − own: what a critic that knows the solution would add',
 }
 """Key of the summary -> title."""
 

@@ -18,6 +18,7 @@ CONTRASTS = {
     'turn': ('shuffled', 'fresh_attempt'),
     'explanation': ('own', 'blanked'),
     'rival': ('own', 'fresh_attempt'),
+    'headroom': ('annotated', 'own'),
 }
 """Name -> the two conditions of the difference; see docs/methods.md, "Uptake"."""
 READS = 0.5
@@ -109,15 +110,16 @@ def right_after(
 ) -> dict[str, dict[str, list[float] | None]]:
     """Returns by condition the share of refined attempts that are right afterwards.
 
-    Of wrong and of right attempts apart. `always` refines all attempts, the others the due ones;
-    where `counterfactual` and `blanked` have no text of their own, they count as `own`.
+    Of wrong and of right attempts apart. `always` refines all attempts, `annotated` those that
+    its own critiques do not call correct, the others the due ones; where `counterfactual` and `blanked`
+    have no text of their own, they count as `own`.
     """
-    due = np.zeros(len(sources.episodes), bool)
-    due[sources.due] = True
+    due, annotated = np.zeros((2, len(sources.episodes)), bool)
+    due[sources.due], annotated[list(sources.annotated)] = True, True
     questions = len(sources.episodes) // _attempts_per_question(sources)
     table = {}
     for name, values in final.items():
-        refined = due | (name == 'always')
+        refined = annotated if name == 'annotated' else due | (name == 'always')
         table[name] = {}
         for kind, chosen in (('wrong', refined & ~was_right), ('right', refined & was_right)):
             count = np.broadcast_to(chosen[:, None], values.shape)

@@ -3,10 +3,12 @@
 import collections
 import dataclasses
 import random
+import types
 
 import pytest
 
 from elenchus.data import records
+from elenchus.data.critiques import grammars, oracle
 from elenchus.data.lab import forms, task
 from elenchus.data.text import chat_templates, tokenizer_json
 from elenchus.data.text.chat import Chat
@@ -144,6 +146,37 @@ def test_a_fresh_attempt_sees_the_question_alone(played):
 def test_always_adds_the_attempts_that_the_gate_keeps(played):
     ids = chains(played.sample('always')[0]) + chains(played.sample('own')[0])
     assert sorted(ids) == list(range(len(played.episodes)))
+
+
+def test_wrong_attempts_get_the_critique_of_who_knows_the_solution(played):
+    episodes, _ = played.sample('annotated')
+    assert chains(episodes) == played.sources.due  # the critic of this test is the oracle
+    for episode in episodes:
+        problem = played.sources.problems[episode.facts.chain]
+        attempt = CHAT.text(episode.attempt)
+        assert critique_text(episode) == oracle.annotate(problem, attempt)
+
+
+def test_in_free_text_the_calculator_criticises_in_the_grammar_of_the_run():
+    problem = records.Problem('p', 'What are 7 and 5?', '12', '7+5=12\n#### 12', 1, 'x')
+    turn = records.Turn('attempt', (6,), (1, 2), facts=records.TurnFacts(correct=False))
+    sampler = types.SimpleNamespace(
+        chat=types.SimpleNamespace(
+            text=lambda turn: '7+5=13\n#### 13',
+            text_turn=lambda role, text: records.Turn(role, (7,), tuple(text.encode())),
+        ),
+        max_tokens={'critique': 200},
+    )
+    for grammar, room, count in ((grammars.WORKED, 200, 1), (grammars.RELEASED, 20, 0)):
+        sampler.max_tokens = {'critique': room}
+        models = types.SimpleNamespace(sampler=sampler, grammar=grammar)
+        setup = types.SimpleNamespace(models=models, seed=0)
+        episode = records.Episode('p', 1, (turn,))
+        annotated = uptake.Sources(setup, [episode], [problem]).annotated
+        texts = [bytes(turn.tokens).decode() for turn in annotated.values()]
+        assert len(texts) == count
+        for text in texts:
+            assert text == grammar.write(grammar.parse(text)) and '= 12' in text
 
 
 def test_all_conditions_share_their_noise():

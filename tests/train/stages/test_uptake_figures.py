@@ -151,6 +151,7 @@ FINAL = {
     'fresh_attempt': {0: (1, 0), 1: (0, 0), 3: (0, 0)},
     'no_critique': {0: (1, 1), 1: (1, 1), 3: (1, 1)},
     'always': {2: (0, 1)},
+    'annotated': {0: (1, 1), 1: (0, 1)},
 }
 USED = {(0, 0): True, (0, 1): False, (3, 0): True, (3, 1): True}
 
@@ -178,8 +179,9 @@ def make_sources():
     players = fake_engine.players(fake_engine.RuleEngine(write_attempt))
     setup = types.SimpleNamespace(models=players, seed=0)
     sources = uptake.Sources(setup, episodes, problems)
-    # Overwrites the cached property: these critiques have no text.
+    # Overwrites cached properties: these turns have no text.
     sources.__dict__['falsified'] = {i: Falsified('', '1', 0) for i in (0, 3)}
+    sources.__dict__['annotated'] = dict.fromkeys((0, 1))
     return sources
 
 
@@ -231,6 +233,7 @@ def test_accuracy_by_hand(summary):
         'fresh_attempt': [1 / 4, 1 / 2, 3 / 8],
         'no_critique': [1, 1, 1],
         'always': [3 / 4, 2 / 4, 5 / 8],  # the due ones as under `own`
+        'annotated': [3 / 4, 1 / 2, 5 / 8],  # attempts 2 and 3 stay
     }
     assert means(summary['steps_correct'])['no_critique'] == [0, 1 / 2, 1 / 4]
 
@@ -242,6 +245,7 @@ def test_differences_by_hand(summary):
         'turn': [0, 0, 0],
         'explanation': [1 / 2, 0, 1 / 4],
         'rival': [1 / 2, 1 / 4, 3 / 8],
+        'headroom': [0, -1 / 4, -1 / 8],
     }
 
 
@@ -251,6 +255,7 @@ def test_uptake_and_transitions_by_hand(summary):
     assert after['own']['wrong'][0] == pytest.approx(4 / 6)
     assert after['own']['right'] is None  # no right attempt is refined
     assert after['always']['right'][0] == 1 / 2
+    assert after['annotated']['wrong'][0] == 3 / 4
     assert after['counterfactual']['wrong'][0] == pytest.approx(2 / 6)
 
 
