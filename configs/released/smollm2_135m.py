@@ -12,7 +12,8 @@ Model and problems are made first (docs/real_model.md):
 
 The base learns solutions; the actor solutions, and refinements whose critiques state what only they
 tell: most of such a row is context, so an actor alone would see few solutions. The annotator
-`calculator` writes the critiques of its attempts. Then come the controls of uptake, one round of
+`calculator` writes the critiques of its attempts, which work a step out before they judge it: with
+the verdict first this critic called every attempt right. Then come the controls of uptake, one round of
 critique in the loop against attempts alone at the same sampled tokens, and a short GRPO with the
 critic's step scores.
 """
@@ -64,6 +65,7 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
         num_test=NUM_TEST,
         too_long='drop',
     )
+    config.prompts.grammar = 'worked'
     optimizer = shapes.adamw(learning_rate, warmup_fraction=0.05)
     config.base.update(checkpoint=folder, num_documents=NUM_TRAIN)
     config.actor.update(num_problems=NUM_TRAIN, critiques='calculator')
