@@ -110,8 +110,8 @@ def right_after(
 ) -> dict[str, dict[str, list[float] | None]]:
     """Returns by condition the share of refined attempts that are right afterwards.
 
-    Of wrong and of right attempts apart. `always` refines all attempts, `annotated` those that
-    its own critiques do not call correct, the others the due ones; where `counterfactual` and `blanked`
+    Of wrong and of right attempts apart. `always` refines all attempts, `annotated` those that its
+    own critiques do not call correct, the others the due ones; where `counterfactual` and `blanked`
     have no text of their own, they count as `own`.
     """
     due, annotated = np.zeros((2, len(sources.episodes)), bool)
