@@ -12,10 +12,10 @@ Model and problems are made first (docs/real_model.md):
 
 The base learns solutions; the actor solutions, and refinements whose critiques state what only they
 tell: most of such a row is context, so an actor alone would see few solutions. The annotator
-`calculator` writes the critiques of its attempts, which work a step out before they judge it: with
-the verdict first this critic called every attempt right. Then come the controls of uptake, one
-round of critique in the loop against attempts alone at the same sampled tokens, and a short GRPO
-with the critic's step scores.
+`calculator` writes the critiques of its attempts, which work a step out before they judge it: a
+critic that judged first called half of the right attempts wrong. Then come the controls of uptake,
+one round of critique in the loop against attempts alone at the same sampled tokens, and a short
+GRPO with the critic's step scores.
 """
 
 from ml_collections import ConfigDict
