@@ -166,8 +166,8 @@ prepare() {
     exec 9>&-
 }
 
-# Arrays in huge pages (glibc 2.35 or newer; others ignore it): steps on a processor free and take large arrays, and the
-# faults of small pages cost a sixth of their time.
+# Arrays in huge pages (glibc 2.35 or newer; others ignore it): a processor that trains takes and frees large arrays all
+# the time, and the faults of small pages cost a twentieth of it.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 LOCKS=(${LOCKS[@]+"${LOCKS[@]}"})
