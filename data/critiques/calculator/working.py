@@ -39,15 +39,16 @@ class WorkedWriter(Writer):
         if finding is Finding.REPLACED:
             like = None if right.leaves[0].percent else right
             return self._say(review.repair.needed, review.repair.result, like=like)
-        wordings = SHOULD_BE if finding is Finding.RIGHT else STATED
         if finding in WRONG:
             changed, _ = self._with_corrections(item)
-            value = review.corrected[place]
-            if changed != item.computed and value is not None:
+            is_same = changed == item.computed
+            value = item.equation.exact if is_same else review.corrected[place]
+            if value is not None:
                 wordings = SHOULD_BE if review.is_solved else STATED
                 return self._say(changed, value, like=right, wordings=wordings)
-            wordings = SHOULD_BE if review.is_solved and changed == item.computed else STATED
-        if finding in WRONG or states_exactly(item):
+            return self._say(item.computed, item.equation.exact, like=right, wordings=STATED)
+        wordings = SHOULD_BE if finding is Finding.RIGHT else STATED
+        if states_exactly(item):
             return self._say(item.computed, item.equation.exact, like=right, wordings=wordings)
         work = f'{self._formula(item.computed)}, which is about {right.text}'
         return self._pick(wordings, {'work': work})
