@@ -93,17 +93,21 @@ def test_an_empty_file_of_problems_is_refused(tmp_path, evaluate):
     assert 'Traceback' not in result.errors
 
 
-def test_a_critic_is_judged_beside_constant_ones(tmp_path, judge):
+def solutions(path, *, num_steps=1):
     rows = [
         {
             'id': str(i), 'problem': 'ben 3 ; eve : ben + 4 ; eve ?',
-            'steps': ['eve : ben + 4 = 7'],
+            'steps': ['eve : ben + 4 = 7'] * num_steps,
             'final_answer_correct': True, 'label': label, 'generator': 'x',
         }
         for i, label in enumerate((-1, 0))
     ]  # fmt: skip
-    data, out = tmp_path / 'own.json', tmp_path / 'out'
-    data.write_text(json.dumps(rows))
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_a_critic_is_judged_beside_constant_ones(tmp_path, judge):
+    data, out = solutions(tmp_path / 'own.json'), tmp_path / 'out'
     result = judge(f'--data=processbench={data}', f'--out={out}')
     assert result.code == 0, result.errors[-3000:]
     (summary,) = json.loads((out / 'results.json').read_text()).values()
@@ -112,6 +116,17 @@ def test_a_critic_is_judged_beside_constant_ones(tmp_path, judge):
     assert 'greedy' in summary['critics']
     again = judge(f'--data=processbench={data}', f'--out={out}')
     assert again.code == 0 and 'tokens/s' not in again.output
+
+
+def test_solutions_longer_than_in_training_are_judged_if_one_says_so(tmp_path, judge):
+    long = f'--data=processbench={solutions(tmp_path / "own.json", num_steps=80)}'
+    out = f'--out={tmp_path / "out"}'
+    refused = judge(long, out)
+    assert refused.code == 2 and 'raise --max_length' in refused.errors
+    result = judge(long, out, '--max_length=2048')
+    assert result.code == 0, result.errors[-3000:]
+    (summary,) = json.loads((tmp_path / 'out/results.json').read_text()).values()
+    assert 'greedy' in summary['critics']
 
 
 @pytest.mark.slow

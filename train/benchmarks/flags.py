@@ -13,7 +13,7 @@ CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'evaluate.py'
 
 
 def define(*, critic_help: str, needs_critic: bool = False) -> None:
-    """Defines --model, --critic, --template, --dtype and --config, whose default is CONFIG."""
+    """Defines the flags of models and --config, whose default is CONFIG."""
     config_flags.DEFINE_config_file(
         'config',
         help_string='Settings: configs/evaluate.py, also with prompts, as in '
@@ -28,7 +28,14 @@ def define(*, critic_help: str, needs_critic: bool = False) -> None:
     flags.DEFINE_string('critic', None, critic_help, required=needs_critic)
     flags.DEFINE_string('template', '', 'Chat template, if the model does not say its own.')
     flags.DEFINE_string('dtype', '', 'float32 or bfloat16; default: float32 on a CPU.')
-    for name in ('config', COMPILATION_CACHE.name, 'model', 'critic', 'template', 'dtype'):
+    flags.DEFINE_integer(
+        'max_length',
+        0,
+        'Tokens of the longest conversation; 0: max_length in the model_config.json of the model.',
+        lower_bound=0,
+    )
+    own = ('config', 'model', 'critic', 'template', 'dtype', 'max_length')
+    for name in (*own, COMPILATION_CACHE.name):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 

@@ -67,12 +67,15 @@ class Models:
     critic: str = ''  # '': there is none
     template: str = ''  # chat template; '': that of the model
     dtype: str = ''  # of activations; '': float32 on a CPU, elsewhere that of the model
+    max_length: int = 0  # tokens of the longest conversation; 0: as it was trained with
 
     @classmethod
     def of_flags(cls, values: flags.FlagValues) -> 'Models':
         """Returns the models that the flags of a script name."""
         actor = values.model or values.critic
-        return cls(actor, values.critic or '', values.template, values.dtype)
+        return cls(
+            actor, values.critic or '', values.template, values.dtype, max_length=values.max_length
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +170,7 @@ def opened(
     else:
         sizes = critique_sizes(config, chat, prompt_lengths(chat))
     room = before.sampling.engine.lookup.room
-    fit_lengths(config, sizes, longest=player.config.max_length, room=room)
+    fit_lengths(config, sizes, longest=models.max_length or player.config.max_length, room=room)
     settings = inputs_lib.with_reflection(build.build(RunSettings, config), player.tokenizer)
     mesh = sharding.make_mesh((*settings.mesh, settings.context))
     kernels.check_backend(settings.model, jax.default_backend())
@@ -256,7 +259,8 @@ def fit_lengths(
         raise ValueError(
             f'a conversation may have {needed} tokens, but the model reads {longest}: lower '
             'sampling.attempt_tokens or, with a critic, sampling.critique_tokens or '
-            'sampling.refinement_tokens'
+            'sampling.refinement_tokens, or raise --max_length: the model then reads positions '
+            'that it was not trained on'
         )
     whole = up(needed)
     config.model.max_length = config.train.length = whole
