@@ -280,7 +280,7 @@ def test_requests_of_no_two_parts_share_noise(tmp_path, judging):
 
 def test_kinds_that_a_judge_cannot_tell_are_unknown():
     paths = [make_path('RG1', mistake=None), make_path('RG3', mistake='number')]
-    card = data_card.count_attempts(paths, {1: 'refinements'})
+    card = data_card.count_attempts(iter(paths), {1: 'refinements'})
     assert list(card['kind']) == ['number', 'unknown']
     assert card['kind']['number']['left_out'] == {'refinements': 1}
 
