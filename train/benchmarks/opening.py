@@ -269,4 +269,5 @@ def fit_lengths(
     config.sampling.engine.update(
         max_length=whole, prompt_buckets=buckets, decode_cache_lengths=reached
     )
-    config.sampling.score.lengths = (up(sizes.scored),)
+    # Most conversations are much shorter than the longest; a length is a program, if it is used.
+    config.sampling.score.lengths = tuple(sorted({up(sizes.scored // n) for n in (4, 2, 1)}))

@@ -34,7 +34,7 @@ def count_attempts(attempts: Iterable[Episode], rejections: Mapping[int, str]) -
             'left_out': dict(sorted(reasons.items())),
         }
 
-    card = {'all': count(range(len(attempts)))}
+    card = {'all': count(range(len(flawed)))}
     for name, labels in groups.items():
         members = collections.defaultdict(list)
         for i, label in enumerate(labels):

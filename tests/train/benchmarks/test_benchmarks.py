@@ -97,6 +97,8 @@ def test_turns_that_nobody_writes_get_no_room():
         engine = fitted.sampling.engine
         assert engine.max_length >= size.whole and len(engine.decode_cache_lengths) == len(roles)
         assert max(engine.decode_cache_lengths) < engine.max_length
+        shortest, *_, longest = fitted.sampling.score.lengths
+        assert shortest <= size.scored // 4 + opening.MULTIPLE and size.scored <= longest
 
 
 # Figures of critics
