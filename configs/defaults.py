@@ -21,6 +21,7 @@ from elenchus.configs.sections import (
     SELF_TALK,
     TOOLS,
     TRACKING,
+    WATCHDOG,
     api,
     fit,
     lora,
@@ -63,6 +64,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
     'logits_chunk': 8192,  # tokens of a device whose logits exist at once in the loss
+    'numerics': 'fast',  # 'canonical': equal bits in sampler and trainer, on a CPU; slow
     'remat_saved': (),  # kept under remat 'full': query, key, value, attention, residual, gate, up
     'remat_offloaded': (),  # the same, kept in the memory of the host
     'num_experts': 0,  # MLPs of width mlp_dim in a block, of which a router chooses; 0: one MLP
@@ -176,13 +178,6 @@ TRAIN = {  # what all training shares
     'keep_finished_checkpoints': 0,  # newest that stay after the model of a stage is saved
     'nonfinite': 'stop',  # on a NaN or infinite loss or gradient: 'stop' or 'skip' the update
     'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
-}
-
-WATCHDOG = {  # warnings in the log, which end nothing, and the end at a request to stop
-    'slow_factor': 20.0,  # a step is slow that takes this many times the median
-    'timeout_s': 1800.0,  # without progress, then the Python stacks are logged; 0: never
-    'stop_within_s': 10.0,  # from SIGTERM until a process that cannot save exits; 0: it waits
-    'alert': '',  # command or https://... told of the end, silent hosts and NaN; '': nobody
 }
 
 BASE = {  # stage `base`: the model that actor and critic start from

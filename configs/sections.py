@@ -5,6 +5,13 @@ configs/defaults.py builds the whole tree of them; it has the first comment on h
 
 from ml_collections import config_dict
 
+WATCHDOG = {  # warnings in the log, which end nothing, and the end at a request to stop
+    'slow_factor': 20.0,  # a step is slow that takes this many times the median
+    'timeout_s': 1800.0,  # without progress, then the Python stacks are logged; 0: never
+    'stop_within_s': 10.0,  # from SIGTERM until a process that cannot save exits; 0: it waits
+    'alert': '',  # command or https://... told of the end, silent hosts and NaN; '': nobody
+}
+
 TRACKING = {  # where metrics and episodes are shown beside TensorBoard
     'libraries': (),  # 'wandb', 'trackio'; each needs the extra of its name
     'project': 'elenchus',  # project there

@@ -121,6 +121,8 @@ class ModelConfig:
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on a CPU)
     logits_chunk: PositiveInt  # tokens per device whose logits [chunk, V] are in memory at once
+    # 'canonical', on a CPU: log-probabilities of sampler and trainer have equal bits.
+    numerics: Literal['fast', 'canonical'] = 'fast'
     # Arrays that remat 'full' keeps nevertheless: on the device, or in the memory of the host.
     remat_saved: tuple[SavedArray, ...] = ()
     remat_offloaded: tuple[SavedArray, ...] = ()
@@ -149,6 +151,7 @@ class ModelConfig:
             self._check_cudnn()
         self._check_remat()
         self._check_experts()
+        self._check_numerics()
 
     def _check_experts(self) -> None:
         """Raises ValueError for inconsistent numbers of experts."""
@@ -164,6 +167,16 @@ class ModelConfig:
                 raise ValueError(
                     f'model.{field}={value!r} is of models with experts, and num_experts=0; '
                     f'nearest: {type(value)()!r}'
+                )
+
+    def _check_numerics(self) -> None:
+        """Raises ValueError for models that have no canonical numerics."""
+        refused = ('attention', self.attention), ('num_experts', self.num_experts)
+        for field, value in refused if self.numerics == 'canonical' else ():
+            if value not in ('einsum', 'auto', 0):
+                raise ValueError(
+                    f"model.numerics='canonical' does not support model.{field}={value!r}; "
+                    "nearest: 'fast'"
                 )
 
     def _check_remat(self) -> None:

@@ -117,6 +117,8 @@ def init_cache(
         entries = jax.eval_shape(lambda: store_entries(jnp.zeros(shape, config.dtype), dtype))
         return jax.tree.map(empty, entries)
 
+    if config.numerics == 'canonical':
+        step_tokens = 0  # attention adds in the order of positions, which a ring would change
     lengths = layer_lengths(config, length, step_tokens)
     layers = tuple((empty_entries(n), empty_entries(n)) for n in lengths)
     return KVCache(layers, is_windowed=step_tokens > 0)

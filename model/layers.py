@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import kv_cache, platforms, remat, sharding
+from elenchus.model import kv_cache, numerics, platforms, remat, sharding
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
@@ -47,6 +47,9 @@ class RMSNorm(nnx.Module):
         self.epsilon, self.zero_centered = config.norm_epsilon, config.zero_centered_norms
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        return numerics.by_rows(self._normalise, x)
+
+    def _normalise(self, x: jax.Array) -> jax.Array:
         y = x.astype('float32')
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
         # Multiplies by the scale before rounding to x.dtype, as `transformers` does for Gemma. For
@@ -109,7 +112,7 @@ def rotary_table(
     positions [B, T], frequencies [H / 2]; both results are multiplied by `scale`.
     """
     angles = positions[..., None, None].astype('float32') * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    cos, sin = (numerics.by_number(fn, angles) for fn in (jnp.cos, jnp.sin))
     if scale != 1.0:
         cos, sin = scale * cos, scale * sin
     # Without the barrier XLA for CPU recomputes sines and cosines in every fusion that reads them.
@@ -122,7 +125,11 @@ def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
     x [B, T, N, H], rotary from `rotary_table`. Pairs dimension i with i + H / 2, as released
     checkpoints do, where the paper pairs neighbours.
     """
-    cos, sin = rotary
+    return numerics.by_rows(_rotate, *(table[..., 0, :] for table in rotary), x)
+
+
+def _rotate(cos: jax.Array, sin: jax.Array, x: jax.Array) -> jax.Array:
+    cos, sin = cos[..., None, :], sin[..., None, :]
     first, second = jnp.split(x.astype('float32'), 2, axis=-1)
     rotated = (first * cos - second * sin, second * cos + first * sin)
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
@@ -242,6 +249,6 @@ class MLP(nnx.Module):
         """x [B, T, D] -> update [B, T, D]; `stream`: mesh axes that split the positions of both."""
         gate, up = project_from_split(x, (self.gate, self.up), stream=stream)
         gate, up = remat.mark(gate, 'gate'), remat.mark(up, 'up')
-        hidden = ACTIVATIONS[self.activation](gate) * up
+        hidden = numerics.by_number(ACTIVATIONS[self.activation], gate) * up
         hidden = sharding.constrain(hidden, ('batch', 'sequence', 'mlp'))
         return project_to_split(hidden, self.down, contract=1, stream=stream)

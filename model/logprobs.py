@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from elenchus.model import sharding, weight_gather
+from elenchus.model import numerics, sharding, weight_gather
 from elenchus.model.transformer import Transformer
 
 
@@ -17,6 +17,10 @@ def log_softmax_at(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax
 
     logits [..., V] are -inf for tokens that the distribution excludes; tokens [...].
     """
+    return numerics.by_rows(_log_softmax_at, logits, tokens)
+
+
+def _log_softmax_at(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
     logits = logits.astype('float32')
     logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     normaliser = jnp.log(jnp.exp(logits).sum(axis=-1))
@@ -59,7 +63,8 @@ def token_logprobs(
         tokens, places = tokens_and_places
         logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
         logits = weight_gather.drop_padding(logits, model.config.vocab_size, 'vocab')
-        return log_softmax_at(transform(logits, *structure.unflatten(places)), tokens)
+        with numerics.of(model.config):
+            return log_softmax_at(transform(logits, *structure.unflatten(places)), tokens)
 
     def score_rows(heads, hidden, tokens, *places):
         flat = (hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1))

@@ -8,6 +8,7 @@ from elenchus.model import (
     embedding,
     kv_cache,
     layers,
+    numerics,
     platforms,
     remat,
     sharding,
@@ -83,6 +84,7 @@ class Transformer(nnx.Module):
             )
         self.config = config
 
+    @numerics.as_configured
     def __call__(
         self,
         tokens: jax.Array,
@@ -145,6 +147,7 @@ class Transformer(nnx.Module):
         """The output head [D, V]: an array of its own, or the transposed embedding."""
         return self.head[...] if hasattr(self, 'head') else self.embedding[...].T
 
+    @numerics.as_configured
     def logits(self, hidden: jax.Array, head=None) -> jax.Array:
         """Returns float32 logits [..., V] of hidden [..., D]; `head` replaces `head_matrix`."""
         head = self.head_matrix if head is None else head
@@ -188,9 +191,8 @@ class Transformer(nnx.Module):
             mask = sharding.constrain(mask, ('batch', 'sequence', None))
         by_window = self._masked_inputs(positions, mask, queries=index[None], keys=index)
         # Without the barrier XLA for CPU recomputes the mask in every fused softmax.
-        barrier = platforms.cpu_barrier
         return {
-            window: inputs._replace(mask=barrier(inputs.mask), **options)
+            window: inputs._replace(mask=platforms.cpu_barrier(inputs.mask), **options)
             for window, inputs in by_window.items()
         }
 
@@ -264,7 +266,6 @@ class Transformer(nnx.Module):
         The layer attends with candidates[index]. The use of experts is not yet summed over rows:
         [B, parts of a row on the mesh, E].
         """
-
         segments, stream = candidates[0].segments, candidates[0].stream
         candidates = [inputs._replace(segments=None) for inputs in candidates]
 

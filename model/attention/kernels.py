@@ -219,6 +219,8 @@ def implementation(config: ModelConfig, platform: str | None = None) -> str:
     None is the platform that the current program is compiled for. 'auto' is the kernel of the
     platform where it supports the model, else the einsum.
     """
+    if config.numerics == 'canonical':
+        return 'einsum'
     if config.attention != 'auto':
         return config.attention
     kernel = KERNELS.get(platform or platforms.target_platform())
@@ -234,12 +236,17 @@ def implementation(config: ModelConfig, platform: str | None = None) -> str:
 
 
 def check_backend(config: ModelConfig, platform: str) -> None:
-    """Raises ValueError if the kernel of `config` does not run on 'cpu', 'gpu' or 'tpu'."""
+    """Raises ValueError if `config` cannot run on 'cpu', 'gpu' or 'tpu'."""
     needed = PLATFORMS.get(config.attention, platform)
     if needed != platform:
         raise ValueError(
             f'model.attention={config.attention!r} runs on {needed} only, not on {platform}; '
             "use 'einsum'"
+        )
+    if config.numerics == 'canonical' and platform != 'cpu':
+        raise ValueError(
+            f"model.numerics='canonical' is for CPUs: on {platform} it was never shown to give "
+            "equal bits; nearest: 'fast'"
         )
 
 

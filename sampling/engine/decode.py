@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from elenchus.model import kv_cache, placement, platforms, quantization, sharding
+from elenchus.model import kv_cache, numerics, placement, platforms, quantization, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
 from elenchus.model.row_shards import any_shard, map_row_shards
@@ -256,7 +256,8 @@ def _step(
     sample_noise, logits = noise.at(next_positions), lookup.logits(model, hidden)
     place = Place(next_positions, next_positions - state.turn_start[:, None], role=None)
     index = state.method[:, None]
-    token, logprob, pauses = draw(method, sample_noise, logits, place=place, index=index)
+    with numerics.of(model.config):
+        token, logprob, pauses = draw(method, sample_noise, logits, place=place, index=index)
     stopped = (token[:, :, None] == jnp.asarray(stop_ids)).any(axis=2)
     if pauses is not None:
         stopped |= pauses

@@ -7,6 +7,7 @@ a user's own (token_rules.py).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Annotated, ClassVar
@@ -14,7 +15,7 @@ from typing import Annotated, ClassVar
 import jax
 import jax.numpy as jnp
 
-from elenchus.model import logprobs, platforms
+from elenchus.model import logprobs, numerics, platforms
 from elenchus.model.ranges import Range, checked
 from elenchus.sampling.engine.token_rules import Place, TokenRule
 
@@ -75,7 +76,8 @@ class TemperatureSampling:
         if 0 < self.top_k < logits.shape[-1]:
             logits = _keep(logits, _top_k_threshold(logits, self.top_k))
         if self.top_p < 1:
-            logits = _keep(logits, _top_p_threshold(logits, self.top_p))
+            threshold = functools.partial(_top_p_threshold, p=self.top_p)
+            logits = _keep(logits, numerics.by_rows(threshold, logits))
         if self.min_p > 0:
             logits = _keep(logits, logits.max(axis=-1, keepdims=True) + math.log(self.min_p))
         return logits

@@ -71,10 +71,15 @@ def sampler_shape(trainer_shape: dict[str, int], tensor_shards: int) -> tuple[in
 
 
 def check_sampler(model: ModelConfig, settings: EngineSettings, mesh: jax.sharding.Mesh) -> None:
-    """Raises ValueError, naming the field, if the sampler's shapes do not divide its devices.
+    """Raises ValueError, naming the field, if the sampler does not fit its devices.
 
     `mesh` is the trainer's, which may be abstract.
     """
+    if model.numerics == 'canonical' and mesh.size > 1:
+        raise ValueError(
+            f"model.numerics='canonical' is for one device, but the mesh has {mesh.size}, and sums "
+            "over devices have another order; nearest: 'fast'"
+        )
     data, _, tensor = sampler_shape(mesh.shape, settings.tensor_shards)
     settings.check_shards(data)
     for name in ('vocab_size', 'mlp_dim'):
@@ -132,14 +137,16 @@ def place_weights(
         model = call('weights of the sampler', _convert_alone, model, change=change)
     if platforms.target_platform() != 'cpu':
         return SamplerWeights(model, model)
-    decode = call('decoding layout', _unstack_and_transpose, model)
+    decode = call('decoding layout', _decoding_layout, model)
     # XLA for CPU reads slices of stacked bfloat16 weights from a float32 copy of them all.
     return SamplerWeights(decode if model.config.dtype == 'bfloat16' else model, decode)
 
 
 @jax.jit
-def _unstack_and_transpose(model: Transformer) -> Transformer:
-    return block_weights.transpose_weights(model).unstacked()
+def _decoding_layout(model: Transformer) -> Transformer:
+    # A product with a transposed matrix adds in another order.
+    is_fast = model.config.numerics == 'fast'
+    return (block_weights.transpose_weights(model) if is_fast else model).unstacked()
 
 
 def _convert(model: Transformer, *, change: Change) -> Transformer:

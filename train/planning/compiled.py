@@ -40,7 +40,7 @@ class CompiledProgram:
     temporaries: int
     aliased: int  # of the outputs, in the buffers of donated arguments
     seconds: float  # of tracing and compiling
-    cost: ProgramCost | None
+    cost: ProgramCost | None  # None: unknown, as the program cannot be printed
     refused: str = ''  # XLA's reason, if the program does not fit; `temporaries` is then the excess
     recompiles: bool = False  # its state comes back elsewhere than it went in
     host: int = 0  # temporaries in the memory of the host, which remat_offloaded keeps there
@@ -116,8 +116,18 @@ def measured(name: str, compiled, seconds: float) -> CompiledProgram:
         aliased=memory.alias_size_in_bytes,
         host=memory.host_temp_size_in_bytes,
         seconds=seconds,
-        cost=program_cost.program_cost(compiled.as_text()),
+        cost=_cost_of(compiled),
     )
+
+
+def _cost_of(compiled) -> ProgramCost | None:
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        # jaxlib 0.10.2 cannot print asynchronous operations with several operands, which libtpu
+        # uses on a v5p.
+        return None
+    return program_cost.program_cost(text)
 
 
 REFUSED_SIZE = re.compile(r'temporaries \(([\d.]+)([KMGT]?)\)|[Uu]sed ([\d.]+)([KMGT]?) of')

@@ -103,6 +103,9 @@ def program_lines(
         return
     if program.recompiles:
         yield '    its state comes back with another sharding: the second call compiles again'
+    if program.cost is None:
+        yield '    work and collectives are unknown: jaxlib cannot print this program'
+        return
     least = least_work.least_work(plan, machine, program.name)
     # The loop of decoding is a step for each token; that of a prefill only copies prompts.
     by_step = program.name.startswith('decode') and program.cost.step is not None
