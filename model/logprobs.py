@@ -62,7 +62,6 @@ def token_logprobs(
     def score(head, hidden, tokens_and_places):
         tokens, places = tokens_and_places
         logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
-        logits = weight_gather.drop_padding(logits, model.config.vocab_size, 'vocab')
         with numerics.of(model.config):
             return log_softmax_at(transform(logits, *structure.unflatten(places)), tokens)
 

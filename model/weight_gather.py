@@ -17,56 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from elenchus.model import platforms, projection, sharding
+from elenchus.model import projection, sharding
 
 _rings: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar('rings', default=())
-LANES = 128
-"""Columns of a memory tile of a TPU."""
 
 
 def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """Gathers x [D, V] over 'fsdp' into one copy per part of the tokens: [R, D, V'].
+    """Gathers x [D, V] over 'fsdp' into one copy per part of the tokens: [R, D, V].
 
     R is the number of parts; copy r is on the devices of part r, so `sharding.map_rows` reads it
     without communication. The gradient of the copies is one reduce-scatter.
-
-    V' may be above V: on a TPU, zeros are appended to each device's columns until XLA can scatter
-    them evenly, by whole tiles. It scatters a gradient of 129,024 columns, but sums one of 128,256
-    whole. `drop_padding` removes these columns from a product.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if sharding.num_token_parts(mesh) == 1:
         return x[None]
-    columns = x.shape[-1] // num_column_parts(axes[-1], mesh)
-    padding = -columns % _even_columns(mesh)
-    return _copy(x, sharding.spec(x.shape, axes, mesh=mesh), mesh, padding=padding)
-
-
-def drop_padding(x: jax.Array, size: int, axis: str | None) -> jax.Array:
-    """Returns the `size` real columns of x [..., V'], a product with a result of `copy_to_rows`.
-
-    `axis` is the logical axis of the columns; the shard of each of its devices ends with padding.
-    """
-    if x.shape[-1] == size:
-        return x
-    parts = num_column_parts(axis, jax.sharding.get_abstract_mesh())
-    rows = (None,) * (x.ndim - 1)
-    x = x.reshape(*x.shape[:-1], parts, x.shape[-1] // parts)
-    x = sharding.constrain(x, (*rows, axis, None))[..., : size // parts]
-    return sharding.constrain(x.reshape(*x.shape[:-2], size), (*rows, axis))
-
-
-def num_column_parts(axis: str | None, mesh: jax.sharding.AbstractMesh) -> int:
-    """Number of devices that the mesh splits a logical axis of columns over."""
-    return math.prod(mesh.shape.get(n, 1) for n in sharding.mesh_names(sharding.RULES[axis]))
-
-
-def _even_columns(mesh: jax.sharding.AbstractMesh) -> int:
-    """Columns that a TPU scatters evenly are multiples of this: a tile for each chip of a ring."""
-    sizes = mesh.shape['fsdp'], sharding.context_size(mesh)
-    if platforms.target_platform() != 'tpu' or max(sizes) == 1:
-        return 1
-    return LANES * max(*(_rings.get() or sizes[:1]), sizes[1])
+    return _copy(x, sharding.spec(x.shape, axes, mesh=mesh), mesh)
 
 
 def apply_to_rows(
@@ -134,18 +99,16 @@ def _token_spec(x: jax.Array, positions: tuple[str, ...]) -> P:
     return P(sharding.ROW_AXES if x.shape[0] > 1 else None, *positions[: x.ndim - 1])
 
 
-def _copy(
-    x: jax.Array, own_spec: P, mesh: jax.sharding.AbstractMesh, *, padding: int = 0
-) -> jax.Array:
-    """A copy of x for each part of the tokens, with `padding` zero columns appended per device."""
+def _copy(x: jax.Array, own_spec: P, mesh: jax.sharding.AbstractMesh) -> jax.Array:
+    """A copy of x for each part of the tokens."""
     names, parts = [sharding.mesh_names(axes) for axes in own_spec], sharding.token_axes(mesh)
     others = [tuple(n for n in dim_names if n not in parts) for dim_names in names]
 
     def gather(x):
-        x = (jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, padding),)) if padding else x)[None]
+        x = x[None]
         for dim, dim_names in enumerate(names, start=1):
             if sharding.CONTEXT in dim_names:  # the minor one of the two
-                x = jax.lax.all_gather(x, sharding.CONTEXT, axis=dim, tiled=True)
+                x = _gather(x, dim, axis=sharding.CONTEXT)
             if 'fsdp' in dim_names and mesh.shape['fsdp'] > 1:
                 x = _gather_in_rings(x, dim, size=mesh.shape['fsdp'])
         return x
@@ -162,7 +125,7 @@ def _gather_in_rings(x: jax.Array, dim: int, *, size: int) -> jax.Array:
     """
     rings = _rings.get()
     if math.prod(rings) != size or len(rings) < 2:
-        return jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True)
+        return _gather(x, dim, axis='fsdp')
     inner = 1
     for ring in reversed(rings):
         # Devices of a group differ in this dimension of the torus alone.
@@ -171,9 +134,19 @@ def _gather_in_rings(x: jax.Array, dim: int, *, size: int) -> jax.Array:
             for start in range(0, size, inner * ring)
             for j in range(inner)
         ]
-        x = jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True, axis_index_groups=groups)
+        x = _gather(x, dim, axis='fsdp', groups=groups)
         inner *= ring
     return x
+
+
+def _gather(x: jax.Array, dim: int, *, axis: str, groups=None) -> jax.Array:
+    """All-gathers the parts of `dim` along a first dimension of their own, and joins them.
+
+    The gradient is then scattered along that dimension. Along the columns of an array XLA for TPU
+    scatters only some numbers of memory tiles, and sums others whole.
+    """
+    parts = jax.lax.all_gather(x, axis, axis=0, tiled=False, axis_index_groups=groups)
+    return jnp.moveaxis(parts, 0, dim).reshape(*x.shape[:dim], -1, *x.shape[dim + 1 :])
 
 
 def saves_products(primitive, *args, **params) -> bool:

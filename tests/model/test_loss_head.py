@@ -82,34 +82,6 @@ def test_the_head_is_gathered_once_and_its_gradient_scattered_once(shape, tied, 
             assert shape[2] > 1 and np.prod(c.shape) <= max(6, chunk) * D
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    'shape, tied',
-    [
-        ((2, 2, 2), True),
-        pytest.param((1, 8, 1), False, marks=SLOW),
-        pytest.param((1, 2, 4), False, marks=SLOW),
-    ],
-    ids=str,
-)
-def test_columns_that_are_padded_change_no_result(monkeypatch, shape, tied):
-    """As for a TPU: here each device's columns are padded to a multiple of 20 and not of 2048."""
-    config = dataclasses.replace(CONFIG, tie_embeddings=tied, logits_chunk=6)
-    expected, _ = value_and_grads(config, SAMPLING.transform)
-    monkeypatch.setattr(weight_gather, '_even_columns', lambda mesh: 20)
-    padded = -(-V // shape[2] // 20) * 20
-    assert padded > V // shape[2]
-    actual, _ = value_and_grads(config, SAMPLING.transform, mesh=sharding.make_mesh(shape))
-    tiny_model.assert_trees_close(actual, expected, relative=2e-6)
-    _, text = value_and_grads(config, tiny_model.untouched, mesh=sharding.make_mesh(shape))
-    tables = [c for c in hlo.collectives(text) if padded in c.shape and D in c.shape]
-    assert [c.kind for c in tables] == ['all-gather']
-    # What is scattered is a shard of the padded table; no chunk of logits moves.
-    scattered = [c for c in hlo.collectives(text) if c.kind == 'reduce-scatter']
-    assert [np.prod(c.shape) for c in scattered] == [D // shape[1] * padded]
-    assert all(np.prod(c.shape) <= 6 * D for c in hlo.collectives(text) if c.in_loop)
-
-
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
 @pytest.mark.parametrize(
     'machine, shape, width, vocabulary',
@@ -124,7 +96,7 @@ def test_columns_that_are_padded_change_no_result(monkeypatch, shape, tied):
     ids=str,
 )
 def test_xla_for_tpus_scatters_the_gradient_of_a_head(machine, shape, width, vocabulary):
-    """It sums one of an odd number of tiles whole, where nothing is padded."""
+    """Whatever its number of memory tiles."""
     machine = machines.topology(machine)
     axes = ('embed', 'vocab')
     with compiled.mesh_of(machine, shape) as mesh, placement.current().in_force():
@@ -132,7 +104,6 @@ def test_xla_for_tpus_scatters_the_gradient_of_a_head(machine, shape, width, voc
         def total(head, hidden):
             def columns(heads, hidden):
                 logits = sharding.constrain(hidden @ heads[0], (None, 'vocab'))
-                logits = weight_gather.drop_padding(logits, vocabulary, 'vocab')
                 return jnp.tanh(logits).sum(axis=-1)
 
             copies = weight_gather.copy_to_rows(head.astype('bfloat16'), axes)
