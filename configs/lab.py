@@ -47,6 +47,7 @@ def default() -> ConfigDict:
         decode_cache_lengths=(128, 256, 384),
     )
     config.sampling.score.lengths = (192, 448)
+    config.sampling.part_size = 500  # the last sequences of a part leave slots empty
     config.train.rows = 10
     config.base.update(checkpoint='data/lab/checkpoint', num_documents=400_000)
     config.base.shares = defaults.shares(drill=0.3, worked=0.35, attempt=0.35)

@@ -252,6 +252,20 @@ def test_a_program_that_the_compiler_refuses_is_an_error_with_its_size():
         )
 
 
+def test_a_program_that_cannot_be_printed_has_unknown_costs(monkeypatch):
+    program = jax.jit(jnp.sin).lower(1.0).compile()
+
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure: async-update')
+
+    monkeypatch.setattr(type(program), 'as_text', refuse)
+    measured = compiled.measured('actor: train step', program, 1.0)
+    assert measured.cost is None and measured.arguments
+    plan, machine = plan_of(training()), machines.topology('v5e-8')
+    *_, last = compiled_table.program_lines(measured, plan, machine, phase=None)
+    assert 'unknown' in last
+
+
 def test_results_that_lie_elsewhere_mean_a_second_program():
     mesh = sharding.make_mesh((1, 8, 1))
     place = lambda spec: {  # noqa: E731

@@ -99,10 +99,12 @@ COMPILED = {
         'decode 256 x 4096': 2.54,
     },
     ('qwen3_0p6b_gsm8k', 'v5e-8'): {
+        'reinforce: log-probabilities': 0.90,
         'weights of the sampler': 3.10,
         'prefill 32 x 800': 4.97,
         'decode 256 x 1024': 8.39,
     },
+    ('qwen2p5_math_1p5b_gsm8k', 'v5e-8'): {'reinforce: log-probabilities': 1.61},
     ('gemma3_1b_lora', 'v5e-8'): {'actor: train step': 2.02},
 }
 """GiB on a device by XLA (docs/scale.md)."""
