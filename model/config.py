@@ -171,13 +171,17 @@ class ModelConfig:
 
     def _check_numerics(self) -> None:
         """Raises ValueError for models that have no canonical numerics."""
-        refused = ('attention', self.attention), ('num_experts', self.num_experts)
-        for field, value in refused if self.numerics == 'canonical' else ():
-            if value not in ('einsum', 'auto', 0):
-                raise ValueError(
-                    f"model.numerics='canonical' does not support model.{field}={value!r}; "
-                    "nearest: 'fast'"
-                )
+        if self.numerics == 'fast':
+            return
+        if self.attention not in ('auto', 'einsum'):
+            raise ValueError(
+                f"model.attention={self.attention!r} has no canonical numerics; nearest: 'einsum'"
+            )
+        if self.num_experts:
+            raise ValueError(
+                "model.numerics='canonical' is for models without experts, not with "
+                f"num_experts={self.num_experts}; nearest: 'fast'"
+            )
 
     def _check_remat(self) -> None:
         """Raises ValueError for names of kept arrays that would have no effect."""

@@ -87,7 +87,10 @@ def layer_lengths(config: ModelConfig, length: float, step_tokens: int = 0) -> t
     It is `length` if `step_tokens` is 0. Otherwise layers with a window keep at most
     window + step_tokens - 1 positions: a step of `step_tokens` tokens must not overwrite a position
     that its first token still attends to.
+    With canonical numerics none is shorter, as a ring would change the order of positions.
     """
+    if config.numerics == 'canonical':
+        step_tokens = 0
     return tuple(
         min(length, window + step_tokens - 1) if window and step_tokens else length
         for window in config.layer_windows
@@ -117,11 +120,9 @@ def init_cache(
         entries = jax.eval_shape(lambda: store_entries(jnp.zeros(shape, config.dtype), dtype))
         return jax.tree.map(empty, entries)
 
-    if config.numerics == 'canonical':
-        step_tokens = 0  # attention adds in the order of positions, which a ring would change
     lengths = layer_lengths(config, length, step_tokens)
     layers = tuple((empty_entries(n), empty_entries(n)) for n in lengths)
-    return KVCache(layers, is_windowed=step_tokens > 0)
+    return KVCache(layers, is_windowed=step_tokens > 0 and config.numerics == 'fast')
 
 
 def entry_bytes(config: ModelConfig, dtype: CacheDtype = 'model') -> int:

@@ -60,6 +60,10 @@ class RMSNorm(nnx.Module):
 
 def rotary_frequencies(config: ModelConfig, *, window: int) -> jax.Array:
     """Rotary frequencies of layers with this window: [H / 2] float32, in radians per position."""
+    return numerics.constant(lambda: _rotary_frequencies(config, window=window))
+
+
+def _rotary_frequencies(config: ModelConfig, *, window: int) -> jax.Array:
     c, half = config, config.head_dim // 2
     local = window > 0 and c.local_rope_theta > 0
     theta = c.local_rope_theta if local else c.rope_theta
@@ -114,7 +118,7 @@ def rotary_table(
     angles = positions[..., None, None].astype('float32') * frequencies
     cos, sin = (numerics.by_number(fn, angles) for fn in (jnp.cos, jnp.sin))
     if scale != 1.0:
-        cos, sin = scale * cos, scale * sin
+        cos, sin = (numerics.by_number(lambda x: scale * x, x) for x in (cos, sin))
     # Without the barrier XLA for CPU recomputes sines and cosines in every fusion that reads them.
     return platforms.cpu_barrier((cos, sin))
 

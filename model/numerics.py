@@ -46,6 +46,14 @@ def fast():
     return _canonical(False)
 
 
+def constant(fn: Callable):
+    """Returns fn() of no traced arrays; canonical: computed now, as no program can fold it."""
+    if not is_canonical():
+        return fn()
+    with jax.ensure_compile_time_eval():
+        return fn()
+
+
 def by_rows(fn: Callable, *arrays: jax.Array):
     """Returns fn(*arrays) of a function that treats each row alike; canonical: by tiles of rows.
 

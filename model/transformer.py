@@ -118,7 +118,7 @@ class Transformer(nnx.Module):
         stream = token_shards.stream_axes(*tokens.shape) if is_plain else ()
         x = self.embed(tokens, stream=stream) if embedded is None else embedded
         if self.config.scale_embeddings:
-            x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
+            x = numerics.by_rows(lambda x: x * jnp.asarray(self.config.embed_dim**0.5, x.dtype), x)
         x = token_shards.constrain_stream(x, stream)
         if cache is not None:
             inputs = self._cached_inputs(positions, cache)
@@ -138,9 +138,8 @@ class Transformer(nnx.Module):
 
     def embed(self, tokens: jax.Array, *, stream: tuple[str, ...] = ()) -> jax.Array:
         """Returns the stored embeddings [B, T, D] of tokens [B, T]; `stream` as in `look_up`."""
-        return embedding.look_up(
-            self.embedding[...], tokens, dtype=self.config.dtype, stream=stream
-        )
+        table, dtype = self.embedding[...], self.config.dtype
+        return embedding.look_up(table, tokens, dtype=dtype, stream=stream)
 
     @property
     def head_matrix(self):

@@ -56,7 +56,7 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _attend_in_order(arrays: tuple[jax.Array, ...], settings: tuple[float, float]) -> jax.Array:
-    """`attend` with canonical numerics. Its gradient has fast ones, in a tenth of the time."""
+    """`attend` with canonical numerics. Its gradient is that of fast numerics, for speed."""
     (query, key, value, mask), (scale, cap) = arrays, settings
     grouped = group_by_kv_head(query * scale, key.shape[1])
     capped = functools.partial(soft_cap, cap=cap)

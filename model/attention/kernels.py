@@ -245,8 +245,7 @@ def check_backend(config: ModelConfig, platform: str) -> None:
         )
     if config.numerics == 'canonical' and platform != 'cpu':
         raise ValueError(
-            f"model.numerics='canonical' is for CPUs: on {platform} it was never shown to give "
-            "equal bits; nearest: 'fast'"
+            f"model.numerics='canonical' is for CPUs, not for {platform}; nearest: 'fast'"
         )
 
 

@@ -80,6 +80,13 @@ def check_sampler(model: ModelConfig, settings: EngineSettings, mesh: jax.shardi
             f"model.numerics='canonical' is for one device, but the mesh has {mesh.size}, and sums "
             "over devices have another order; nearest: 'fast'"
         )
+    for name, own in (('cache_dtype', 'model'), ('quantize', 'none'), ('dtype', 'model')):
+        value = getattr(settings, name)
+        if model.numerics == 'canonical' and value not in (own, model.dtype):
+            raise ValueError(
+                f'sampling.engine.{name}={value!r} rounds otherwise than the trainer, which '
+                f"model.numerics='canonical' excludes; nearest: {own!r}"
+            )
     data, _, tensor = sampler_shape(mesh.shape, settings.tensor_shards)
     settings.check_shards(data)
     for name in ('vocab_size', 'mlp_dim'):

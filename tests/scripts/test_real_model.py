@@ -122,7 +122,7 @@ def test_solutions_longer_than_in_training_are_judged_if_one_says_so(tmp_path, j
     long = f'--data=processbench={solutions(tmp_path / "own.json", num_steps=80)}'
     out = f'--out={tmp_path / "out"}'
     refused = judge(long, out)
-    assert refused.code == 2 and 'raise --max_length' in refused.errors
+    assert refused.code == 2 and 'allow it with --max_length=' in refused.errors
     result = judge(long, out, '--max_length=2048')
     assert result.code == 0, result.errors[-3000:]
     (summary,) = json.loads((tmp_path / 'out/results.json').read_text()).values()

@@ -31,7 +31,7 @@ def define(*, critic_help: str, needs_critic: bool = False) -> None:
     flags.DEFINE_integer(
         'max_length',
         0,
-        'Tokens of the longest conversation; 0: max_length in the model_config.json of the model.',
+        'Most tokens that the model may read; 0: max_length in its model_config.json.',
         lower_bound=0,
     )
     own = ('config', 'model', 'critic', 'template', 'dtype', 'max_length')

@@ -67,7 +67,7 @@ class Models:
     critic: str = ''  # '': there is none
     template: str = ''  # chat template; '': that of the model
     dtype: str = ''  # of activations; '': float32 on a CPU, elsewhere that of the model
-    max_length: int = 0  # tokens of the longest conversation; 0: as it was trained with
+    max_length: int = 0  # most tokens that it may read; 0: as it was trained with
 
     @classmethod
     def of_flags(cls, values: flags.FlagValues) -> 'Models':
@@ -259,8 +259,8 @@ def fit_lengths(
         raise ValueError(
             f'a conversation may have {needed} tokens, but the model reads {longest}: lower '
             'sampling.attempt_tokens or, with a critic, sampling.critique_tokens or '
-            'sampling.refinement_tokens, or raise --max_length: the model then reads positions '
-            'that it was not trained on'
+            f'sampling.refinement_tokens, or allow it with --max_length={needed}; it may not have '
+            'learnt such positions'
         )
     whole = up(needed)
     config.model.max_length = config.train.length = whole

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import logprobs, lora
+from elenchus.model import kv_cache, logprobs, lora
 from elenchus.model.attention.inputs import SharedPrompt
-from elenchus.model.config import ModelConfig
-from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.model.config import ModelConfig, YarnScaling
+from elenchus.sampling.engine import engine, sampling_methods, weights
 from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.shapes import EngineSettings
 from tests.support import tiny_model
@@ -35,7 +35,14 @@ METHOD = sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=(0,))
 NUCLEUS = sampling_methods.TemperatureSampling(1.3, 20, 0.8, 0.01, banned=(0,))
 DRAFTS = {'draft_tokens': 2, 'draft_ngram': 1}
 PREFIXES = {'prefix_cache_rows': 8, 'prefix_cache_length': 16}
+YARN = YarnScaling('yarn', 4.0, 1.0, 32.0, 64, 1.3, truncate=True)
 CASES = {
+    'YaRN': (dataclasses.replace(PLAIN, rope_scaling=YARN), METHOD, {}),
+    'scaled embeddings': (
+        dataclasses.replace(EVERYTHING, embed_dim=24, scan_layers=True),
+        METHOD,
+        {},
+    ),
     'plain': (PLAIN, METHOD, {}),
     'every part of a model': (EVERYTHING, METHOD, {}),
     'bfloat16': (dataclasses.replace(PLAIN, dtype='bfloat16'), METHOD, {}),
@@ -169,6 +176,22 @@ def test_gradients_are_those_of_fast_numerics():
 @pytest.mark.parametrize(
     'changes', [{'attention': 'splash'}, {'num_experts': 2, 'experts_per_token': 1}]
 )
-def test_what_has_no_canonical_numerics_is_refused(changes):
-    with pytest.raises(ValueError, match="model.numerics='canonical' does not support"):
+def test_models_without_canonical_numerics_are_refused(changes):
+    with pytest.raises(ValueError, match='canonical'):
         ModelConfig(**(dataclasses.asdict(PLAIN) | changes))
+
+
+@pytest.mark.parametrize(
+    'changes', [{'cache_dtype': 'int8'}, {'quantize': 'int8'}, {'dtype': 'bfloat16'}]
+)
+def test_samplers_that_round_otherwise_are_refused(changes):
+    settings, mesh = dataclasses.replace(SETTINGS, **changes), tiny_model.one_device()
+    with pytest.raises(ValueError, match=f'sampling.engine.{next(iter(changes))}='):
+        weights.check_sampler(PLAIN, settings, mesh)
+    weights.check_sampler(PLAIN, dataclasses.replace(SETTINGS, dtype='float32'), mesh)
+
+
+def test_caches_of_windows_are_counted_as_they_are():
+    cache = kv_cache.init_cache(EVERYTHING, batch=2, length=64, step_tokens=1)
+    size = sum(x.nbytes for x in jax.tree.leaves(cache.layers))
+    assert size == kv_cache.cache_bytes(EVERYTHING, batch=2, length=64, step_tokens=1)
