@@ -247,10 +247,11 @@ def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:
     """Estimated bytes of parameters gathered from all 'fsdp' shards while they are used.
 
     Counts the head and, if it is `trained`, its gradient, both in the dtype of activations, and the
-    matrices of one layer. The embedding is not gathered. 0 if 'fsdp' has one shard.
+    matrices of one layer. The gathered parts of a trained tied head exist twice, since they are
+    joined by columns. The embedding is not gathered. 0 if 'fsdp' has one shard.
     """
     head, layer = gathered_parts(config, mesh)
-    return head * (2 if trained else 1) + layer
+    return head * (1 + trained + (trained and config.tie_embeddings)) + layer
 
 
 def gathered_parts(config: ModelConfig, mesh: Mesh) -> tuple[int, int]:

@@ -47,7 +47,10 @@ def fast():
 
 
 def constant(fn: Callable):
-    """Returns fn() of no traced arrays; canonical: computed now, as no program can fold it."""
+    """Returns fn(), which reads no traced array; canonical: computed once, while it is traced.
+
+    One program would fold it while it is compiled, and another compute it as it runs.
+    """
     if not is_canonical():
         return fn()
     with jax.ensure_compile_time_eval():
