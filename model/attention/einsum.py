@@ -173,10 +173,13 @@ def attend_shared(
 
 def _attend_split(query, key, value, *, inputs: AttentionInputs, scale: float, cap: float):
     """`attend_shared` with a copy of the prompt for each sample."""
-    split = inputs.shared.split_samples
-    key, value = (split(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (key, value))
-    out = attend(split(query), key, value, mask=inputs.mask, scale=scale, cap=cap)
-    return inputs.shared.join_samples(out)
+    shared = inputs.shared
+    query, key, value = (
+        shared.split_samples(query),
+        shared.split_heads(key),
+        shared.split_heads(value),
+    )
+    return shared.join_samples(attend(query, key, value, mask=inputs.mask, scale=scale, cap=cap))
 
 
 def query_block_size(length: int) -> int:

@@ -37,6 +37,10 @@ class SharedPrompt(NamedTuple):
         responses = responses.reshape(-1, self.response, *x.shape[2:])
         return jnp.concatenate([jnp.repeat(prompt, self.samples, axis=0), responses], axis=1)
 
+    def split_heads(self, x: jax.Array) -> jax.Array:
+        """`split_samples` of keys or values [B, K, length, H]."""
+        return self.split_samples(x.swapaxes(1, 2)).swapaxes(1, 2)
+
     def join_samples(self, x: jax.Array) -> jax.Array:
         """Inverse of `split_samples`; takes the prompt of the first sample of each row.
 

@@ -83,7 +83,7 @@ def _attend_split(query, key, value, *, inputs, config, scale) -> jax.Array:
     No kernel supports this layout, so each sample gets a copy of the prompt.
     """
     shared = inputs.shared
-    key, value = (shared.split_samples(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (key, value))
+    key, value = shared.split_heads(key), shared.split_heads(value)
     query, inputs = shared.split_samples(query), inputs._replace(shared=None)
     out = attend_causal(query, key, value, inputs=inputs, config=config, scale=scale)
     return shared.join_samples(out)
