@@ -288,6 +288,7 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'player_guide': 'none',  # of `self_guided`: a function that has a player write it
         'opening': 'none',  # of `self_guided`: a function says what a response begins with
     },
+    'teacher': '',  # a saved model to distil, of any size, that responds; '': the actor does
     'responses': 'sampled',  # trained on; controls: 'references' (solutions) instead, or 'none'
     'num_references': 0,  # solutions of explored problems, with 'references'
     'deduplicate': True,  # equal responses to a problem are trained on once

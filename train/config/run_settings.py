@@ -179,6 +179,7 @@ class ImproveSettings:
     critic_start: StartName
     demonstrations: bool  # also train on the actor's demonstrations
     explore: ExploreSettings
+    teacher: str  # saved model that responds in the actor's place; '': none
     responses: Literal['sampled', 'none', 'references']  # trained on beside the demonstrations
     num_references: NonNegativeInt  # reference solutions of explored problems, with 'references'
     deduplicate: bool  # equal responses to a problem are trained on once
@@ -223,6 +224,11 @@ class ImproveSettings:
             raise ValueError(
                 f'improve.responses={self.responses!r} has no sampled responses to score: use '
                 "improve.weighting='keep' and improve.controller='none'"
+            )
+        if self.teacher:
+            raise ValueError(
+                f'improve.teacher={self.teacher!r} responds to nothing with improve.responses='
+                f"{self.responses!r}; nearest: 'sampled'"
             )
         if self.make != 'none' or self.trains != ('response',):
             raise ValueError(

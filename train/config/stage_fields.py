@@ -19,7 +19,8 @@ from elenchus.train.config.players import searching_stages, stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
 CONTENTS = (
-    *('base.checkpoint', 'critic.checkpoint', 'critique.annotator_path', 'reinforce.teacher'),
+    *('base.checkpoint', 'critic.checkpoint', 'critique.annotator_path'),
+    *('improve.teacher', 'reinforce.teacher'),
 )
 """Paths of models and critiques: whether there is one binds a stage, and what is there."""
 
@@ -127,6 +128,7 @@ EARLIER: Mapping[str, Any] = {
     'watchdog.alert': '',
     'tracking.libraries': (),
     'tracking.project': 'elenchus',
+    'improve.teacher': '',
     'improve.explore.guides': 'own',
     'improve.explore.accept': 'right',
     'improve.explore.player_guide': 'none',

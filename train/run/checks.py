@@ -122,6 +122,7 @@ def check_saved_models(settings: RunSettings, fingerprint: str) -> None:
     for name, path, model in (
         ('base.checkpoint', settings.base.checkpoint, settings.model),
         ('critic.checkpoint', settings.critic.checkpoint, None),
+        ('improve.teacher', settings.improve.teacher, None),
         ('reinforce.teacher', settings.reinforce.teacher, None),
     ):
         if path:

@@ -127,6 +127,7 @@ def improve_arguments(run: Run, *, explorer: str) -> dict[str, Any]:
         'explorer': explorer,
         'start': improve_rounds.SavedPair(*(run.start_folder(explorer, p) for p in PLAYERS)),
         'base': run.directory.model_folder('base'),
+        'teacher': functools.partial(run.load_saved, s.teacher) if s.teacher else None,
         'settings': s,
         'train_problems': inputs.train_problems,
         'examples': {

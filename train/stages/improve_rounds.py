@@ -8,6 +8,7 @@ from etils import epath
 
 from elenchus.data.files import atomic
 from elenchus.data.records import Example, Problem
+from elenchus.model.transformer import Transformer
 from elenchus.sampling.metrics import measures
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.checkpoints import saved_models
@@ -40,6 +41,7 @@ def improve_rounds(
     explorer: str,
     start: SavedPair,
     base: epath.Path,
+    teacher: Callable[[], Transformer] | None,  # loads who responds in the actor's place
     settings: ImproveSettings,
     evaluation: EvaluateSettings,
     train_problems: Sequence[Problem],
@@ -53,24 +55,22 @@ def improve_rounds(
 ) -> dict:
     """Runs the rounds of one explorer; returns the last one's figures, and all in `rounds`."""
     rounds, options = [], {'samplers': samplers, 'seed': seed}
-    lora, noise = settings.lora, derive_seed(seed, explorer)
+    to_train = {'settings': settings.lora, 'seed': derive_seed(seed, explorer)}
     for number in range(1, settings.num_rounds + 1):
         folder = stage.child(f'round-{number}')
         source = base if settings.restart == 'base' else start.actor
         summary = folder.read_summary()
         if summary is None:
             with folder.recorded() as summary:
+                explores = teacher() if teacher else store.load(start.actor)
                 actor, totals, figures = improve(
-                    samplers.pair(store.load(start.actor), store.load(start.critic)),
+                    samplers.pair(explores, store.load(start.critic)),
                     train_problems,
                     explorer=explorer,
                     settings=settings,
-                    load_trained=functools.partial(store.load_to_train, source, lora, seed=noise),
+                    load_trained=functools.partial(store.load_to_train, source, **to_train),
                     loop=loop,
-                    number=number,
-                    rounds=rounds,
-                    stage=folder,
-                    **(examples | options),
+                    **(examples | options | {'number': number, 'rounds': rounds, 'stage': folder}),
                 )
                 store.save(folder.path / 'model', actor)
                 measured = evaluate_actor(actor, test_problems, evaluation, stage=folder, **options)

@@ -15,6 +15,7 @@ STAGE_OF = {
     'base.checkpoint': 'base',
     'critic.checkpoint': 'critic',
     'critique.annotator_path': 'critique',
+    'improve.teacher': 'vanilla',
     'reinforce.teacher': 'reinforce',
 }
 BESIDE = {

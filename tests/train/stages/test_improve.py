@@ -136,6 +136,18 @@ def test_a_round_may_go_on_from_the_last_one(tmp_path, fits):
     assert all(e.roles.max() == records.ROLES.index('attempt') for e in responses)
 
 
+@pytest.mark.parametrize(('restart', 'trained'), [('base', '00-base'), ('last', '01-actor')])
+def test_a_teacher_responds_and_the_actor_is_trained(tmp_path, fits, restart, trained):
+    run = make_run(tmp_path, 'vanilla', teacher='larger/model', restart=restart)
+    runner.run_stage(run, 'vanilla')
+    tested = run.settings.evaluate.num_problems * run.settings.evaluate.num_attempts
+    writers = [model.name for role, model in run.samplers.whole.models if role == 'attempt']
+    assert set(writers) == {'larger', 'round-1', 'round-2'}
+    assert writers.count('round-1') == writers.count('round-2') == tested  # tests alone
+    assert [start for start, _ in fits] == [trained, trained if restart == 'base' else 'round-1']
+    assert all(len(examples) > len(actor_examples(run)) for _, examples in fits)
+
+
 @pytest.mark.parametrize('weighting', ['score', 'steps', 'advantage'])
 def test_weights_come_from_the_critic(tmp_path, fits, weighting):
     run = make_run(tmp_path, 'vanilla', weighting=weighting, balance='question', num_rounds=1)
