@@ -36,8 +36,6 @@ def lab_wave(logits, where):
 
 wave.words = ('wait', 'Wait', 'but', 'But', 'Alternatively')
 lab_wave.words = ('wrong',)
-get_config = method.of(
-    {'sampling.logits': f'{HERE}:wave'},
-    stages=(*method.EVALUATE, 'self_talk'),
-    lab_changes={'sampling.logits': f'{HERE}:lab_wave'},
-)
+CHANGES = {'sampling.logits': f'{HERE}:wave'}
+LAB = {'sampling.logits': f'{HERE}:lab_wave'}
+get_config = method.of(CHANGES, stages=(*method.EVALUATE, 'self_talk'), lab_changes=LAB)

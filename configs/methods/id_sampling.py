@@ -42,11 +42,6 @@ def lab_trigger(text, pause):
     return ' ?\n'
 
 
-get_config = method.of(
-    {'sampling.pause': f'{HERE}:at_budgets', 'sampling.after_pause': f'{HERE}:trigger'},
-    stages=method.EVALUATE,
-    lab_changes={
-        'sampling.pause': f'{HERE}:at_lab_budgets',
-        'sampling.after_pause': f'{HERE}:lab_trigger',
-    },
-)
+CHANGES = {'sampling.pause': f'{HERE}:at_budgets', 'sampling.after_pause': f'{HERE}:trigger'}
+LAB = {'sampling.pause': f'{HERE}:at_lab_budgets', 'sampling.after_pause': f'{HERE}:lab_trigger'}
+get_config = method.of(CHANGES, stages=method.EVALUATE, lab_changes=LAB)

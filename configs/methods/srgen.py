@@ -52,8 +52,6 @@ def lab_reflect(text, pause):
 
 for function in (reflect, lab_reflect):
     function.loss, function.steps, function.learning_rate = loss, 3, 0.01
-get_config = method.of(
-    {'sampling.pause': f'{HERE}:unsure', 'sampling.after_pause': f'{HERE}:reflect'},
-    stages=method.EVALUATE,
-    lab_changes={'sampling.after_pause': f'{HERE}:lab_reflect'},
-)
+CHANGES = {'sampling.pause': f'{HERE}:unsure', 'sampling.after_pause': f'{HERE}:reflect'}
+LAB = {'sampling.after_pause': f'{HERE}:lab_reflect'}
+get_config = method.of(CHANGES, stages=method.EVALUATE, lab_changes=LAB)

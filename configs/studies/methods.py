@@ -7,18 +7,28 @@ methods.py:critic       rewards of critiques
 methods.py:improve      self-improvement
 methods.py:talk         self-correction in one turn
 methods.py:cycle        refinements among an actor's demonstrations
+methods.py:rounds       which answers are refined again, and how often
+methods.py:search       trees of refined answers
+methods.py:splice       how wrong and right lines become one turn
+methods.py:decoding     what happens while an attempt is sampled
+methods.py:reflection   what happens while a talk is sampled
 methods.py:actor:smoke  and so on: the same arms with tiny numbers and one seed
 
 An arm has its name and its changes from the method's file. What a method changes in the stages that
 all arms share is left out (`omitted_fields`), so that arms differ in one place. Reinforcement may
 sample TOKENS tokens, a control of self-improvement about as many as its method does. One work
-directory serves all tables but `cycle`, whose arms train their own actor:
+directory serves all tables that share the same stages:
 
-for t in actor correction feedback critic improve talk; do
-    python -m scripts.study --config configs/studies/methods.py:$t --workdir runs/methods
+M=configs/studies/methods.py
+for t in actor correction feedback critic improve talk rounds search splice; do
+    python -m scripts.study --config $M:$t --workdir runs/methods
 done
-python -m scripts.study --config configs/studies/methods.py:cycle --workdir runs/methods/cycle
-python -m scripts.methods --studies runs/methods --studies runs/methods/cycle
+for t in decoding reflection; do
+    python -m scripts.study --config $M:$t --workdir runs/methods/decoding
+done
+python -m scripts.study --config $M:cycle --workdir runs/methods/cycle
+python -m scripts.methods --studies runs/methods --studies runs/methods/cycle \\
+    --studies runs/methods/decoding
 
 Read by scripts/study.py; the last command writes docs/methods/effects.json.
 """
@@ -35,7 +45,7 @@ TOKENS = 80_000
 """Sampled tokens of an arm of reinforcement; an attempt has 60, a critique 100 on average."""
 SEEDS = (0, 1, 2)
 HARD = ('6', '7', '8')
-RANDOM = 'elenchus.configs.studies.controls:random_reward'
+CONTROL = 'elenchus.configs.studies.controls'
 
 
 class Effect(NamedTuple):
@@ -79,25 +89,55 @@ TABLES = {
     ),
     'talk': (Effect('s3c_math', 'mistakes learnt', 'talk, %'),),
     'cycle': (Effect('cycle', 'no refinements', 'gain'),),
+    'rounds': (
+        Effect('psr', 'three rounds for all', 'last round, %'),
+        Effect('psr', 'three rounds for all', 'tokens, all rounds'),
+        Effect('heart', 'heart, no phrases', 'last round, %'),
+        Effect('magicore', 'four rounds for all', 'vote of all rounds, %'),
+        Effect('magicore', 'four rounds for all', 'tokens, all rounds'),
+    ),
+    'search': (Effect('mc_nest', 'mc_nest, random scores', 'tree search, %'),),
+    'splice': (Effect('agent_r', 'wrong lines read alone', 'talk, %'),),
+    'decoding': (
+        Effect('id_sampling', 'as sampled', 'attempt, %'),
+        Effect('srgen', 'as sampled', 'attempt, %'),
+    ),
+    'reflection': (
+        Effect('first_try', 'talk as sampled', 'talk, %'),
+        Effect('first_try', 'talk as sampled', 'tokens a talk'),
+        Effect('cyclic_reflex', 'talk as sampled', 'talk, %'),
+    ),
 }
 NOT_MEASURED = {
     'tool_star': "the lab has no words for tags and one tool, CoSC's: its reward is the answer's",
     'refine_traces': "the lab's words have no tags and no confidence: its advantages are GRPO's",
+    'reflective_verification': 'its model has more positions than that of the shared stages',
 }
 """Method -> why it has no arm."""
 
-SHARED = {'cycle': ('base',)}
+ACTOR = ('base', 'actor')
+SHARED = {'cycle': ('base',), 'decoding': ACTOR, 'reflection': ACTOR}
 """Stages that the arms of a table share, where not all of method.CRITIC."""
-UNRELATED = ('correction', 'talk', 'cycle')
+UNRELATED = ('correction', 'talk', 'cycle', 'rounds', 'search', 'splice', 'decoding', 'reflection')
 """Tables without the arm `supervised`, which has other players or not all of their columns."""
-STAGES = {'qwen2p5_math': ('reinforce', 'evaluate'), 's3c_math': ('self_talk',)}
+TALK = ('critique', 'self_talk')
+STAGES = {
+    'qwen2p5_math': ('reinforce', 'evaluate'),
+    's3c_math': ('self_talk',),
+    'agent_r': ('self_talk',),
+    'first_try': TALK,
+    'cyclic_reflex': TALK,
+}
 """Stages of a method's arm after the shared ones, where not those of its file."""
 
 # Controls: stages or method that an arm is like, and what differs.
 CONTROLS = {
     'supervised': (('evaluate',), {}),
     'grpo': (('reinforce', 'evaluate'), {'reinforce.advantage.step_coef': 0.0}),
-    'random reward': ('empo', {'reinforce.rewards.functions': ((RANDOM, 1.0),)}),
+    'random reward': (
+        'empo',
+        {'reinforce.rewards.functions': ((f'{CONTROL}:random_reward', 1.0),)},
+    ),
     'score, no bonus': ('score', {'reinforce.turns.progress': 0.0}),
     'score, no stage I': ('score', {'reinforce.turns.first_phase_steps': 0}),
     'terminal reward alone': ('reform_pbso', {'reinforce.turns.attempt': 0.0}),
@@ -116,6 +156,16 @@ CONTROLS = {
     'imitation alone': ('still_2', {'improve.responses': 'none'}),
     'mistakes learnt': ('s3c_math', {'self_talk.learn_mistakes': True}),
     'no refinements': ('cycle', {'actor.refinements_per_problem': 0}),
+    'three rounds for all': ('psr', {'evaluate.refine': 'wrong'}),
+    'heart, no phrases': ('heart', {'evaluate.feedback': 'critique'}),
+    'four rounds for all': ('magicore', {'evaluate.refine': 'wrong'}),
+    'mc_nest, random scores': (
+        'mc_nest',
+        {'sampling.tree.values': ((f'{CONTROL}:random_value', 1.0),)},
+    ),
+    'wrong lines read alone': ('agent_r', {'self_talk.splice': 'talk'}),
+    'as sampled': (('critique', 'critic', 'evaluate'), {}),
+    'talk as sampled': (TALK, {}),
 }
 
 # Sizes at which an arm samples about TOKENS; each control has those of the method that it is like.
@@ -125,6 +175,7 @@ SIZES = {
     'b_star': {'improve.num_problems': 40, 'improve.candidates.num_problems': 10},
     'still_2': {'improve.num_problems': 45, 'improve.explore.token_budget': 600},
     'rest_grpo': {'evaluate.tree_problems': 0},
+    'mc_nest': {'evaluate.tree_problems': 150},
     'cycle': {'critique.num_problems': 10, 'critic.fit.num_steps': 0},
 }
 
@@ -147,19 +198,34 @@ FIRST, SECOND = (
     for role in ('attempt', 'refinement')
 )
 """Of the questions that the last iterations sampled, which were not trained on before."""
+ROUNDS, ALL_ROUNDS = (('last', 'curves', f'sequential rounds ({n})', -1) for n in ('last', 'all'))
+TALKS = (
+    column('talk, %', ('last', 'accuracy', 'self-talk', 'all', 0)),
+    column('corrections', ('last', 'corrections'), scale=1.0),
+    column('tokens a talk', ('last', 'tokens_per_answer', 'self-talk'), scale=1.0),
+    COST,
+)
 COLUMNS = {
+    'rounds': (
+        column('attempt, %', ATTEMPT),
+        column('refined, %', REFINED),
+        column('last round, %', (*ROUNDS, 'accuracy', 'all', 0)),
+        column('vote of all rounds, %', (*ALL_ROUNDS, 'accuracy', 'all', 0)),
+        column('tokens, all rounds', (*ROUNDS, 'tokens', 'all'), scale=1.0),
+    ),
+    'search': (
+        column('attempt, %', ATTEMPT),
+        column('refined, %', REFINED),
+        column('tree search, %', ('last', 'curves', 'tree search', 0, 'accuracy', 'all', 0)),
+        column('tokens', ('last', 'curves', 'tree search', 0, 'tokens', 'all'), scale=1.0),
+    ),
     'correction': (
         *LOOP[:-1],
         column('second, %', SECOND),
         column('second - first', SECOND, minus=FIRST),
         COST,
     ),
-    'talk': (
-        column('talk, %', ('last', 'accuracy', 'self-talk', 'all', 0)),
-        column('corrections', ('last', 'corrections'), scale=1.0),
-        column('tokens a talk', ('last', 'tokens_per_answer', 'self-talk'), scale=1.0),
-        COST,
-    ),
+    **dict.fromkeys(('talk', 'splice', 'reflection'), TALKS),
 }
 """Columns of a table, where not those of LOOP."""
 

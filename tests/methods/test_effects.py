@@ -96,6 +96,8 @@ def test_a_control_that_is_like_a_method_differs_from_it_as_it_says(table, effec
         assert different == set(changes)
     # The trained player's part alone differs: never seeds, data, sizes of the evaluation.
     allowed = ('reinforce.', 'improve.', 'self_talk.', 'actor.refinements_per_problem')
+    allowed += ('evaluate.refine', 'evaluate.feedback', 'sampling.tree.values')
+    allowed += ('sampling.logits', 'sampling.pause', 'sampling.after_pause')
     if not arm['evaluate.tree_problems']:  # then nothing reads how trees are searched
         allowed += ('sampling.tree.',)
     assert all(field.startswith(allowed) for field in different - {'stages'})
