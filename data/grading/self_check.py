@@ -1,10 +1,11 @@
 """Self-check of the verifier on a problem set's reference answers.
 
 Every reference is checked against itself, against itself in another spelling, and against the next
-one. The first two should be equal, the third mostly not. Wrong answers made of references by
-`mutations` must never be right.
+one. The first two should be equal, the third mostly not. A solution should not end with another
+answer than its problem's. Wrong answers made of references by `mutations` must never be right.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from elenchus.data.grading.verify import Outcome
 
 SPELLINGS = ((r'\frac', r'\dfrac'), ('(', r'\left('), (')', r'\right)'), (',', ', '))
 """(text, other spelling of the same): replaced in this order."""
-NEXT = 'the next'
+NEXT, SOLUTION = 'the next', 'its solution'
+_GROUPED = re.compile(r'\d,\d{3}(?!\d)')
 
 
 class Check(NamedTuple):
@@ -35,18 +37,23 @@ def respell(answer: str) -> str:
     """
     if any(mark in answer for mark in (r'\left', '{,}', r',\!', r'\,')):
         return answer
-    grouped = answer.replace(',', '').isdigit()  # the comma of 1,234 separates no list
-    for old, new in SPELLINGS[: 3 if grouped else 4]:
+    is_grouped = _GROUPED.search(answer)  # the comma of 1,234 separates no list
+    for old, new in SPELLINGS[: 3 if is_grouped else 4]:
         answer = answer.replace(old, new)
     return answer
 
 
 def run_checks(
-    references: Sequence[str], verifier: verify.Verifier, *, num_mutated: int = 0
+    references: Sequence[str],
+    verifier: verify.Verifier,
+    *,
+    solutions: Sequence[str] = (),
+    num_mutated: int = 0,
 ) -> list[Check]:
     """Checks every reference against itself, against itself respelled, and against the next one.
 
-    Then up to `num_mutated` wrong answers, with a check for each kind of change.
+    Then the `solutions` of the same problems, where there are any ('': none), and up to
+    `num_mutated` wrong answers, with a check for each kind of change.
     """
     answers_of_check = {
         'itself': references,
@@ -57,13 +64,17 @@ def run_checks(
         name: list(zip(answers, references, strict=True))
         for name, answers in answers_of_check.items()
     }
+    solved = [(s, r) for s, r in zip(solutions, references, strict=False) if s]
+    if solved:
+        pairs_of_check[SOLUTION] = solved
     if num_mutated:
         mutated = mutations.mutate(references, num_mutated)
         pairs_of_check |= {name: pairs for name, pairs in mutated.items() if pairs}
     checks = []
     for name, pairs in pairs_of_check.items():
         start = time.perf_counter()
-        outcomes = verifier.check((rf'\boxed{{{a}}}', reference) for a, reference in pairs)
+        shown = '{}' if name == SOLUTION else r'\boxed{{{}}}'
+        outcomes = verifier.check((shown.format(a), reference) for a, reference in pairs)
         checks.append(Check(name, pairs, outcomes, time.perf_counter() - start))
     return checks
 
@@ -72,6 +83,8 @@ def surprises(check: Check) -> list[tuple[str, str, str]]:
     """(outcome, answer, reference) of the pairs with an unexpected outcome, without duplicates."""
     wrong = check.name == NEXT or check.name in mutations.CHANGES
     expected = {Outcome.WRONG, Outcome.UNSURE} if wrong else {Outcome.RIGHT}
+    if check.name == SOLUTION:  # many do not say their answer by the rules of a response
+        expected |= {Outcome.UNSURE, Outcome.NO_ANSWER}
     unexpected = {
         (str(outcome), answer, reference): None
         for (answer, reference), outcome in zip(check.pairs, check.outcomes, strict=True)

@@ -4,6 +4,7 @@ All functions raise ValueError that names the field; the caller adds the file an
 """
 
 import decimal
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from elenchus.data.files import jsonl, text_files
 
 _LEVEL = re.compile(r'(?:level\s*)?(\d{1,9}|\?)', re.IGNORECASE)
+_SWALLOWED = re.compile(r'[\x08\f]|\t(?=ext|imes|an\b|heta|o\b|frac)|\r(?=ight|ho\b|angle|m\b)')
 _MAX_DIGITS = 400  # of a number as it is written out; float64 has no more
 
 
@@ -37,6 +39,23 @@ def optional_text(record: Mapping[str, Any], name: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         return ''
     return text(record, name)
+
+
+def check_latex(record: Mapping[str, Any], name: str) -> None:
+    r"""Raises ValueError if a JSON escape has swallowed the beginning of a LaTeX command.
+
+    `"\frac"` with one backslash is a form feed and `rac`: no answer equals it, and it is trained.
+    """
+    value = record.get(name)
+    swallowed = _SWALLOWED.search(value) if isinstance(value, str) else None
+    if swallowed is None:
+        return
+    escape = json.dumps(swallowed[0])[1:-1]
+    rest = value[swallowed.end() :][:4]
+    raise ValueError(
+        f'{name} has the control character {escape} at character {swallowed.start() + 1}: in JSON '
+        f'write the backslash of LaTeX twice, as in "\\{escape}{rest}..."'
+    )
 
 
 def text_or_number(record: Mapping[str, Any], name: str) -> str:

@@ -69,6 +69,8 @@ def _problem(record: dict, *, default_id: str) -> tuple[Problem, bool]:
 
     Raises ValueError that names the invalid field.
     """
+    for name in ('question', 'answer', 'solution'):
+        fields.check_latex(record, name)
     question = fields.text(record, 'question')
     reference = references.read_reference(fields.text_or_number(record, 'answer'))
     solution = fields.optional_text(record, 'solution')

@@ -5,8 +5,9 @@ r"""Checks the verifier on a problem set: every reference against itself and aga
 
 Prints a table that counts the outcomes, then the unexpected pairs: references that do not equal
 themselves (also in another spelling, if one is known); neighbours that are equal or undecided
-although their texts differ; and wrong answers that are called right, made from references by
-changing a digit, the sign, the unit or the order of two letters.
+although their texts differ; solutions that end with another answer than their problem's; and wrong
+answers that are called right, made from references by changing a digit, the sign, the unit or the
+order of two letters. Reads one split: training problems with --split=train.
 """
 
 import sys
@@ -25,10 +26,11 @@ def main(_):
     values = flags.FLAGS
     options = loading.load_options(values.source, data_dir=values.data_dir, path=values.path)
     with downloads.without_network('--path'):
-        problems = loading.load(values.source, split=values.split, **options)
-    references = [problem.answer for problem in problems][: values.limit]
+        problems = loading.load(values.source, split=values.split, **options)[: values.limit]
+    references = [problem.answer for problem in problems]
+    options = {'solutions': [p.solution for p in problems], 'num_mutated': values.mutations}
     with verify.Verifier(num_workers=values.num_workers, timeout_s=values.timeout_s) as verifier:
-        checks = self_check.run_checks(references, verifier, num_mutated=values.mutations)
+        checks = self_check.run_checks(references, verifier, **options)
     rich.console.Console(file=output.terminal(sys.stdout)).print(self_check.outcome_table(checks))
     for check in checks:
         for outcome, answer, reference in self_check.surprises(check):

@@ -265,3 +265,29 @@ def test_a_number_is_read_as_it_is_written(tmp_path, number, text):
     path = tmp_path / 'train.jsonl'
     path.write_text(f'{{"question": "q", "answer": {number}, "solution": "s"}}\n')
     assert loading.load_placed_problems(path, 'train')[0].problem.answer == text
+
+
+@pytest.mark.parametrize(
+    ('text', 'escape', 'written'),
+    [
+        (r'\frac{1}{2}', r'\\f', r'\\\\frac'),
+        (r'2\times 3', r'\\t', r'\\\\times'),
+        (r'\binom{3}{2}', r'\\b', r'\\\\binom'),
+        (r'3 \text{ m}', r'\\t', r'\\\\text'),
+        (r'\right)', r'\\r', r'\\\\righ'),
+        (r'\\frac{1}{2}', None, None),
+        (r'a\tb', None, None),
+    ],
+)
+@pytest.mark.parametrize('field', ['question', 'answer', 'solution'])
+def test_a_latex_command_that_json_has_swallowed_is_refused(tmp_path, field, text, escape, written):
+    values = {'question': 'x?', 'answer': '1', 'solution': '1'} | {field: text}
+    row = '{' + ', '.join(f'"{name}": "{value}"' for name, value in values.items()) + '}'
+    path = tmp_path / 'train.jsonl'
+    path.write_text(row + '\n')
+    if escape is None:
+        loading.read_problems(path)
+        return
+    message = rf'train\.jsonl:1: {field} has the control character {escape} at .*"{written}'
+    with pytest.raises(ValueError, match=message):
+        loading.read_problems(path)

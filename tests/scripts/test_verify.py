@@ -61,7 +61,17 @@ def test_mutations_of_real_references_are_never_right(source, shared_data, tmp_p
 
 def test_a_respelled_answer_means_the_same():
     assert self_check.respell(r'(3,\frac12)') == r'\left(3, \dfrac12\right)'
-    assert self_check.respell('1,234') == '1,234'
+    for number in ('1,234', '$1,234.50', '-1,234,567', '12,000 km'):
+        assert self_check.respell(number) == number
+    assert self_check.respell('1,23') == '1, 23'
+
+
+def test_a_solution_of_another_answer_is_listed(verifier):
+    solutions = ['3 + 4 = 7\n#### 7', '3 + 4 = 8\n#### 8', 'So \\boxed{7}.', 'No answer here.', '']
+    checks = self_check.run_checks(['7'] * 5, verifier, solutions=solutions)
+    (check,) = (check for check in checks if check.name == self_check.SOLUTION)
+    assert len(check.pairs) == 4
+    assert self_check.surprises(check) == [('wrong', solutions[1], '7')]
 
 
 def test_unexpected_pairs_are_listed_once():

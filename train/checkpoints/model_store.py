@@ -1,12 +1,13 @@
 """Loads and saves the models of a run; a base model that adapters share is in memory once."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 
 import jax
 
 from elenchus.data.files import atomic
-from elenchus.model import lora, quantization
+from elenchus.model import head_layout, lora, quantization
 from elenchus.model.config import ModelConfig
 from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
@@ -35,8 +36,14 @@ class ModelStore:
     def load(self, folder: str | os.PathLike) -> Transformer:
         """Loads a saved model of any size; adapters are attached to the cached copy of their base.
 
+        A vocabulary with more padding than the run's loses what is beyond.
+
         Raises ValueError if the base is not the one that the adapters were trained on.
         """
+        return self._with_vocabulary(self._load(folder))
+
+    def _load(self, folder: str | os.PathLike) -> Transformer:
+        """Loads a saved model as it is."""
         config = saved_models.saved_config(folder, self._numerics)
         options = {'tokenizer_fingerprint': self._fingerprint}
         adaptation = saved_models.saved_adaptation(folder)
@@ -73,7 +80,7 @@ class ModelStore:
         base, fingerprint = self._load_base(folder, self._quantize)
         adaptation = lora.Adaptation(settings, _key(folder), fingerprint, self._quantize)
         adapters = lora.init_adapters(base.config, adaptation, jax.random.key(seed))
-        return lora.attach(base, Placement(self._mesh).place(adapters))
+        return self._with_vocabulary(lora.attach(base, Placement(self._mesh).place(adapters)))
 
     def save(self, folder: os.PathLike, model: Transformer) -> None:
         """Writes a model with the run's tokenizer fingerprint; then no step counts as unsaved."""
@@ -90,9 +97,21 @@ class ModelStore:
         """Returns (base, quantised as given; fingerprint before quantisation), from the cache."""
         key = _key(folder), quantize
         if key not in self._bases:
-            base = self.load(folder)
+            base = self._load(folder)
             self._bases[key] = quantization.quantize(base, quantize), saved_models.fingerprint(base)
         return self._bases[key]
+
+    def _with_vocabulary(self, model: Transformer) -> Transformer:
+        """Cuts off the ids of a model beyond the run's vocabulary, which are never tokens."""
+        size = self._numerics.vocab_size
+        if model.config.vocab_size == size:
+            return model
+        config = dataclasses.replace(model.config, vocab_size=size)
+        model = head_layout.with_config(model, config)
+        model.embedding = jax.tree.map(lambda table: table[:size], model.embedding)
+        if hasattr(model, 'head'):
+            model.head = jax.tree.map(lambda head: head[:, :size], model.head)
+        return Placement(self._mesh).place(model)
 
 
 def _key(folder: str | os.PathLike) -> str:

@@ -206,11 +206,13 @@ def _load_parameters(folder: pathlib.Path, abstract: Any) -> Any:
 def saved_config(folder: str | os.PathLike, numerics: ModelConfig) -> ModelConfig:
     """Returns the architecture of a saved model with the numerics (dtype, ...) of another config.
 
-    Raises ValueError if there is no model or if its vocabulary has another size.
+    Its vocabulary may be larger: ids that no tokenizer has pad it to some multiple.
+
+    Raises ValueError if there is no model or if its vocabulary is smaller.
     """
     values = {name: getattr(numerics, name) for name in NUMERICS}
     config = dataclasses.replace(read_description(folder)[0], **values)
-    if config.vocab_size != numerics.vocab_size:
+    if config.vocab_size < numerics.vocab_size:
         raise ValueError(
             f'model.vocab_size={numerics.vocab_size}, but {folder} holds a model with '
             f'vocab_size={config.vocab_size}'

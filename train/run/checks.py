@@ -3,6 +3,7 @@
 import importlib.util
 
 import jax
+from etils import epath
 
 from elenchus.data.critiques import oracle
 from elenchus.model import sharding
@@ -10,6 +11,7 @@ from elenchus.model.config import ModelConfig
 from elenchus.model.row_shards import num_row_shards
 from elenchus.sampling.critique_data import api_requests
 from elenchus.sampling.engine import shapes, weights
+from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import loop
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
@@ -30,6 +32,8 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
     check_trackers(settings)
+    if set(settings.stages) & {'evaluate', *REINFORCED}:  # these score steps
+        inputs.check_verdicts()
 
 
 def check_trackers(settings: RunSettings) -> None:
@@ -118,12 +122,14 @@ def check_context(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
 
 
 def check_saved_models(settings: RunSettings, fingerprint: str) -> None:
-    """Raises ValueError if a saved model that the settings name is missing or of another shape."""
+    """Raises ValueError if a saved model that the run needs is missing or of another shape."""
+    stages = set(settings.stages)
+    improves, reinforces = stages & set(EXPLORERS), stages & set(REINFORCED)
     for name, path, model in (
         ('base.checkpoint', settings.base.checkpoint, settings.model),
         ('critic.checkpoint', settings.critic.checkpoint, None),
-        ('improve.teacher', settings.improve.teacher, None),
-        ('reinforce.teacher', settings.reinforce.teacher, None),
+        ('improve.teacher', improves and settings.improve.teacher, None),
+        ('reinforce.teacher', reinforces and settings.reinforce.teacher, None),
     ):
         if path:
             check_saved_model(
@@ -134,17 +140,27 @@ def check_saved_models(settings: RunSettings, fingerprint: str) -> None:
 def check_saved_model(
     name: str, path: str, model: ModelConfig, *, fingerprint: str, exact: bool
 ) -> None:
-    """Raises ValueError unless a model is saved there; of this very shape if `exact`."""
+    """Raises ValueError, naming the field, unless a model is saved there; of this shape if `exact`.
+
+    The error says where the model is, or how it is imported, if the folder has one of another kind.
+    """
     folder = resolve(path)
     if not folder.is_dir():
         raise ValueError(
             f"folder not found: {name}={path!r} ({folder}); use a saved model, or '' for none"
         )
-    saved_models.check_model(
-        folder,
-        model if exact else saved_models.saved_config(folder, model),
-        tokenizer_fingerprint=fingerprint,
-    )
+    if not (folder / saved_models.DESCRIPTION).exists():
+        nearest = "a saved model, or '' for none"
+        if (folder / 'model' / saved_models.DESCRIPTION).exists():
+            nearest = f'nearest: {str(epath.Path(path) / "model")!r}'
+        elif (folder / 'config.json').exists():
+            nearest = 'import it (scripts.convert import)'
+        raise ValueError(f'{name}={path!r}: {folder} is no saved model; {nearest}')
+    try:
+        shape = model if exact else saved_models.saved_config(folder, model)
+        saved_models.check_model(folder, shape, tokenizer_fingerprint=fingerprint)
+    except ValueError as error:
+        raise ValueError(f'{name}={path!r}: {error}') from None
 
 
 def check_grammar(settings: RunSettings) -> None:

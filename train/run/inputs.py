@@ -69,10 +69,14 @@ class RunInputs:
         )
         if correct == wrong:
             raise ValueError(
-                f'the tokenizer begins {words} with the same token, but step rewards need two: '
-                'use a larger vocabulary'
+                f'the tokenizer begins the verdicts {words} with the same token, so that steps '
+                'cannot be scored: use a model with another tokenizer'
             )
         return {'correct_id': correct, 'wrong_id': wrong}
+
+    def check_verdicts(self) -> None:
+        """Raises ValueError if the tokenizer does not tell the verdict words apart."""
+        assert self.verdict_ids
 
 
 def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
