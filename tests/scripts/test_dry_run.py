@@ -1,13 +1,22 @@
 """Dry runs: the printed memory and traffic, and the configs that are refused."""
 
 import dataclasses
+import json
 
 import pytest
 
 from elenchus.configs import gsm8k
 from elenchus.configs.released import llama3_8b_mathcritique
+from elenchus.model import memory_estimate
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, run_settings
-from elenchus.train.planning import compiled_table, dry_run, machines, memory_plan
+from elenchus.train.planning import (
+    compiled_table,
+    dry_run,
+    machines,
+    memory_plan,
+    plan_parts,
+)
 
 
 def settings_of(config, **changes):
@@ -122,3 +131,58 @@ def test_gpu_topologies_are_not_compiled_for():
     s = settings_of(gsm8k.get_config('smoke'))
     with pytest.raises(ValueError, match=r"TPU topologies and cpu, not '8xh100'; nearest: v5e-8"):
         compiled_table.compile_run(s, '8xh100')
+
+
+TEACHERS = {'improve.teacher': 'vanilla', 'reinforce.teacher': 'reinforce'}
+
+
+def taught(field, path, *, stage):
+    kl = {'reinforce.objective.kl': 'k2', 'reinforce.objective.kl_coef': 1.0}
+    stages = ('base', 'actor', 'critique', 'critic', stage)
+    return settings_of(gsm8k.get_config('smoke'), stages=stages, **{field: str(path)}, **kl)
+
+
+def describe(folder, **changes):
+    """Writes the description of a saved model of the size of Llama 3 70B, without weights."""
+    config = gsm8k.get_config('smoke').model.to_dict()
+    config |= {'num_layers': 80, 'embed_dim': 8192, 'mlp_dim': 28672, 'head_dim': 128}
+    config |= {'num_heads': 64, 'num_kv_heads': 8, 'vocab_size': config['vocab_size'] + 64}
+    folder.mkdir(parents=True)
+    text = json.dumps({'model': config | changes, 'tokenizer': 'abc', 'fingerprint': 1})
+    (folder / saved_models.DESCRIPTION).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize('field', TEACHERS)
+def test_a_teacher_of_another_size_is_in_the_plan(tmp_path, field):
+    s = taught(field, describe(tmp_path / 'model'), stage=TEACHERS[field])
+    plain = taught(field, '', stage=TEACHERS[field])
+    plan, machine, phases = parts(s, 'v5e-8')
+    _, _, without = parts(plain, 'v5e-8')
+    teacher = plan.sampling.teacher or plan.trainings[-1].teacher
+    assert teacher.num_layers == 80 and teacher.vocab_size == s.model.vocab_size
+    mesh = memory_estimate.abstract_mesh(plan.mesh)
+    size = memory_estimate.array_bytes(plan_parts.abstract_model(teacher), mesh)
+    assert size > 30 * 2**30  # float32, on eight chips
+    added = {name: phase for name, phase in phases.items() if name not in without}
+    if field == 'improve.teacher':
+        assert {name.removeprefix('teacher: ') for name in added} <= set(without)
+        assert any('decode' in name for name in added)
+        assert all(without[name] == phases[name] for name in without)
+    else:
+        assert list(added) == ['reinforce: log-probabilities of the teacher']
+        update = phases['reinforce']
+        assert update.total - without['reinforce'].total == update['weights of the teacher'] == size
+        assert update.program == without['reinforce'].program
+        decode = next(name for name in phases if 'decode' in name)
+        assert phases[decode].total - without[decode].total == size
+    assert all(phase.total > size for phase in added.values())
+    with pytest.raises(ValueError, match=r'v5e-8: .* needs .* GiB a device'):
+        dry_run.check_fits(plan, machine, phases)
+
+
+@pytest.mark.parametrize('field', TEACHERS)
+def test_a_teacher_that_is_not_there_is_an_error_of_the_plan(tmp_path, field):
+    with pytest.raises(ValueError, match=f'folder not found: {field}='):
+        dry_run.plan_of(taught(field, tmp_path / 'none', stage=TEACHERS[field]))
+    dry_run.plan_of(taught(field, tmp_path / 'none', stage='evaluate'))

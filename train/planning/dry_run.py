@@ -44,7 +44,8 @@ SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *PREFERRED, *EXPLORERS}
 def plan_of(s: RunSettings) -> RunPlan:
     """Returns what determines the memory of a run: each kind of training, and the sampling.
 
-    A critic that starts from a checkpoint of its own is assumed to be as large as the actor.
+    A teacher counts as the saved model that it is; a critic that starts from a checkpoint of its own
+    is assumed to be as large as the actor.
     """
     fitted = [name for name in s.stages if name not in REINFORCED and trained_by(s, name)]
     trainings = [fit_load(s, name, trained_by(s, name)) for name in fitted]
@@ -61,7 +62,8 @@ def plan_of(s: RunSettings) -> RunPlan:
         players = fit_load(s, 'players', larger)
         # A text has at most as many tokens as bytes; token 0 stands for each.
         engine = s.sampling.engine.encoded(lambda text: (0,) * len(text.encode()))
-        sampling = SamplingLoad(engine, players, s.sampling.score)
+        teacher = checks.teacher_shape(s, 'improve', stages=EXPLORERS)
+        sampling = SamplingLoad(engine, players, s.sampling.score, teacher)
     mesh = sharding.named_shape((*s.mesh, s.context))[0]
     return RunPlan(s.model, mesh, s.base.quantize, tuple(trainings), sampling)
 
@@ -140,8 +142,9 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         shared=longest,
         samples=not s.reinforce.rollout_devices,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
+        teacher=checks.teacher_shape(s, 'reinforce', stages=REINFORCED),
     )
-    beside = {'transform': step.IDENTITY, 'logprobs': True, 'samples': False}
+    beside = {'transform': step.IDENTITY, 'logprobs': True, 'samples': False, 'teacher': None}
     loads, own = [update], dataclasses.replace(update, **beside)
     if has_copy:
         fields = {'objective': objective.outcome(s.reinforce.implicit.beta)}

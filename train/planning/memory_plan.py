@@ -16,6 +16,7 @@ from elenchus.train.planning import machines
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.plan_parts import (
     OTHER_WEIGHTS,
+    TEACHER,
     TRAINING_STATES,
     Phase,
     RunPlan,
@@ -26,6 +27,7 @@ from elenchus.train.planning.plan_parts import (
     fill_mesh,
     on_mesh,
     state_bytes,
+    teacher_bytes,
 )
 from elenchus.train.planning.sampling_memory import (
     decode_phase,
@@ -70,6 +72,7 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             'gradients': gradient_copies * trained_bytes,
             'frozen base': frozen_bytes,
             OTHER_WEIGHTS: (1 + training.others) * trained_bytes,
+            TEACHER: teacher_bytes(training, mesh),
         }
     )
     if training.bases_beside:
@@ -93,17 +96,19 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
     return phase | {'layer or loss': max(phase['layer or loss'] + layer, head + logits)}
 
 
-def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
-    """Memory of the pass for old or reference log-probabilities of a microbatch."""
-    phase = training_phase(plan, training, mesh)
+def logprob_phase(
+    plan: RunPlan, training: TrainingLoad, mesh, *, model: ModelConfig | None = None
+) -> Phase:
+    """Memory of the pass for old or reference log-probabilities of a microbatch, by `model`."""
+    phase, model = training_phase(plan, training, mesh), model or plan.model
     trained_bytes, optimizer_bytes = phase['trained weights'], phase['optimizer state']
     size = {'rows': training.rows // training.num_microbatches, 'length': training.length}
-    if kernels.implementation(plan.model) != 'einsum':
-        forward = memory_estimate.scored_bytes(plan.model, mesh=mesh, **size)
+    if kernels.implementation(model) != 'einsum':
+        forward = memory_estimate.scored_bytes(model, mesh=mesh, **size)
     else:
-        gathered = memory_estimate.gathered_bytes(plan.model, mesh=mesh, trained=False)
+        gathered = memory_estimate.gathered_bytes(model, mesh=mesh, trained=False)
         forward = {'gathered weights': gathered} | memory_estimate.forward_bytes(
-            plan.model, mesh=mesh, shared=training.shared, **size
+            model, mesh=mesh, shared=training.shared, **size
         )
     return Phase(
         {
@@ -111,6 +116,7 @@ def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             'frozen base': phase['frozen base'],
             'optimizer state beside it': optimizer_bytes,
             OTHER_WEIGHTS: phase[OTHER_WEIGHTS],
+            TEACHER: phase[TEACHER],
             **forward,
         }
     )
@@ -128,22 +134,38 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
     for training in plan.trainings:
         if training.logprobs:
             by_name[f'{training.name}: log-probabilities'] = logprob_phase(plan, training, mesh)
+        if training.teacher is not None:
+            phase = logprob_phase(plan, training, mesh, model=training.teacher)
+            by_name[f'{training.name}: log-probabilities of the teacher'] = phase
     if plan.sampling is not None:
         kept = kept_while_sampling(plan, mesh)
         by_name |= {name: phase | kept for name, phase in sampling_phases(plan, mesh).items()}
+        if plan.sampling.teacher is not None:
+            by_name |= {
+                f'teacher: {n}': p for n, p in sampling_phases(of_teacher(plan), mesh).items()
+            }
     return by_name
+
+
+def of_teacher(plan: RunPlan) -> RunPlan:
+    """The plan of a teacher that samples in the actor's place; both players count as its size."""
+    players = plan.sampling.players
+    whole = dataclasses.replace(players, lora=dataclasses.replace(players.lora, rank=0))
+    sampling = dataclasses.replace(plan.sampling, players=whole)
+    return dataclasses.replace(plan, model=plan.sampling.teacher, sampling=sampling)
 
 
 def kept_while_sampling(plan: RunPlan, mesh) -> Phase:
     """What reinforcement learning has in memory while it samples, beside a player and its start.
 
-    Moments, the other player, states of value models and of implicit scores, older weights.
+    Moments, the other player, a teacher, states of value models and implicit scores, older weights.
     """
     kept = 0
     for training in plan.trainings:
         if training.samples:
             trained_bytes, optimizer_bytes, _ = state_bytes(plan, training, mesh)
-            kept = max(kept, optimizer_bytes + training.others * trained_bytes)
+            own = optimizer_bytes + training.others * trained_bytes
+            kept = max(kept, own + teacher_bytes(training, mesh))
     return Phase({TRAINING_STATES: kept} if kept else {})
 
 

@@ -41,6 +41,7 @@ class TrainingLoad:
     samples: bool = False  # on its own devices: its states are in memory while it samples
     bases_beside: int = 0  # whole models in memory beside the one that adapters are trained on
     each_part: bool = False  # one row per data and fsdp shard, no microbatches (`on_mesh`)
+    teacher: ModelConfig | None = None  # a saved model whose log-probabilities are the reference's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class SamplingLoad:
     engine: EngineSettings
     players: TrainingLoad  # that trained them: two whole models, or adapters on one base
     score: ScoreShapes | None = None  # of the scoring pass
+    teacher: ModelConfig | None = None  # a saved model that samples in the actor's place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +74,10 @@ def on_mesh(plan: RunPlan, mesh: tuple[int, ...]) -> RunPlan:
 
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
 TRAINING_STATES = 'states of training beside it'
+TEACHER = 'weights of the teacher'
 BESIDE = (
     OTHER_WEIGHTS,
+    TEACHER,
     TRAINING_STATES,
     'optimizer state beside it',
     'frozen base beside it',
@@ -118,6 +122,13 @@ def fill_mesh(shape: tuple[int, ...], num_chips: int) -> tuple[int, ...]:
 def abstract_model(config: ModelConfig) -> transformer.Transformer:
     """Model whose parameters are shapes without values."""
     return jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
+
+
+def teacher_bytes(training: TrainingLoad, mesh) -> int:
+    """Bytes of a training's teacher on one device; 0 without one."""
+    if training.teacher is None:
+        return 0
+    return memory_estimate.array_bytes(abstract_model(training.teacher), mesh)
 
 
 @functools.cache

@@ -1,6 +1,8 @@
 """Checks of a run before it starts: settings that depend on each other, and files they name."""
 
+import dataclasses
 import importlib.util
+from collections.abc import Iterable
 
 import jax
 from etils import epath
@@ -140,9 +142,21 @@ def check_saved_models(settings: RunSettings, fingerprint: str) -> None:
 def check_saved_model(
     name: str, path: str, model: ModelConfig, *, fingerprint: str, exact: bool
 ) -> None:
-    """Raises ValueError, naming the field, unless a model is saved there; of this shape if `exact`.
+    """Raises ValueError, naming the field, unless a model is there, of this shape if `exact`."""
+    shape = saved_shape(name, path, model)
+    try:
+        saved_models.check_model(
+            resolve(path), model if exact else shape, tokenizer_fingerprint=fingerprint
+        )
+    except ValueError as error:
+        raise ValueError(f'{name}={path!r}: {error}') from None
 
-    The error says where the model is, or how it is imported, if the folder has one of another kind.
+
+def saved_shape(name: str, path: str, numerics: ModelConfig) -> ModelConfig:
+    """Returns the config of the saved model that a field names, with these numerics.
+
+    Raises ValueError, naming the field, if there is none. The error says where the model is, or how
+    it is imported, if the folder has one of another kind.
     """
     folder = resolve(path)
     if not folder.is_dir():
@@ -157,10 +171,18 @@ def check_saved_model(
             nearest = 'import it (scripts.convert import)'
         raise ValueError(f'{name}={path!r}: {folder} is no saved model; {nearest}')
     try:
-        shape = model if exact else saved_models.saved_config(folder, model)
-        saved_models.check_model(folder, shape, tokenizer_fingerprint=fingerprint)
+        return saved_models.saved_config(folder, numerics)
     except ValueError as error:
         raise ValueError(f'{name}={path!r}: {error}') from None
+
+
+def teacher_shape(s: RunSettings, section: str, *, stages: Iterable[str]) -> ModelConfig | None:
+    """Returns the shape of the model that a section's stages distil, if the run has one of them."""
+    path = getattr(s, section).teacher
+    if not path or not set(stages) & set(s.stages):
+        return None
+    shape = saved_shape(f'{section}.teacher', path, s.model)
+    return dataclasses.replace(shape, vocab_size=s.model.vocab_size)
 
 
 def check_grammar(settings: RunSettings) -> None:
