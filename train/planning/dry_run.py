@@ -44,8 +44,8 @@ SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *PREFERRED, *EXPLORERS}
 def plan_of(s: RunSettings) -> RunPlan:
     """Returns what determines the memory of a run: each kind of training, and the sampling.
 
-    A teacher counts as the saved model that it is; a critic that starts from a checkpoint is assumed
-    to be as large as the actor.
+    A teacher counts as the saved model that it is; a critic that starts from a checkpoint counts
+    as large as the actor.
     """
     fitted = [name for name in s.stages if name not in REINFORCED and trained_by(s, name)]
     trainings = [fit_load(s, name, trained_by(s, name)) for name in fitted]
