@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from elenchus.data.records import PLAYER_OF_ROLE, Episode, RolloutGroup
+from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 
 FIELD = 'prefer.pairs'
@@ -118,12 +119,18 @@ def find_pairs(
 
     Raises ValueError if the rule returns anything but pairs of turns that the player wrote.
     """
-    field, pairs, counts = f'{FIELD}={rule!r}', [], collections.Counter()
-    result = PAIR_RULES.find(rule, FIELD)(tuple(groups))
+    function, pairs, counts = PAIR_RULES.find(rule, FIELD), [], collections.Counter()
+    path, line = user_functions.location(getattr(function, 'function', function))
+    field = f'{FIELD}={rule!r} ({path}:{line})'
+    result, known = function(tuple(groups)), {group.problem.id for group in groups}
     if not isinstance(result, Iterable):
         raise ValueError(f'{field} returned {type(result).__name__}, not a list of pairs')
     for number, item in enumerate(result):
         pair = checked_pair(item, f'{field}: pair {number}', player)
+        if pair.chosen.problem_id not in known:
+            raise ValueError(
+                f'{field}: pair {number} is of {pair.chosen.problem_id!r}, a problem of no group'
+            )
         if pair.offset and not takes_offsets:
             raise ValueError(
                 f'{field}: pair {number} has an offset of {pair.offset:g}, which is for '
@@ -143,9 +150,13 @@ def checked_pair(item: object, place: str, player: str) -> Pair:
     if not (isinstance(chosen, Episode) and isinstance(rejected, Episode)):
         names = [type(side).__name__ for side in (chosen, rejected)]
         raise ValueError(f'{place} has {names}, not two episodes')
+    if chosen is rejected:
+        raise ValueError(f'{place} has one episode twice')
     roles = [side.turns[-1].role if side.turns else 'none' for side in (chosen, rejected)]
     if {PLAYER_OF_ROLE.get(role) for role in roles} != {player}:
         raise ValueError(f'{place} ends with the turns {roles}, which the {player} does not write')
+    if not (chosen.turns[-1].tokens and rejected.turns[-1].tokens):
+        raise ValueError(f'{place} ends with a turn without tokens')
     if chosen.problem_id != rejected.problem_id:
         raise ValueError(f'{place} is of {chosen.problem_id!r} and {rejected.problem_id!r}')
     is_number = isinstance(offset, numbers.Real) and not isinstance(offset, bool)

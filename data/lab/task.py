@@ -183,6 +183,14 @@ def known_values(question: str, stated: Mapping[str, int] = EMPTY) -> dict[str, 
     return values
 
 
+def is_solvable(question: str) -> bool:
+    """Returns whether every fact follows from earlier ones, so that the target has a value."""
+    try:
+        return parse_question(question)[1] in known_values(question)
+    except (KeyError, ValueError, IndexError):
+        return False
+
+
 def parse_question(question: str) -> tuple[dict[str, Statement], str]:
     """Returns the statements by name, in order, and the name of the target.
 

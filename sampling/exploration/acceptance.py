@@ -111,7 +111,7 @@ def _response(
 
 def _decisions(function: Accept, responses: Sequence[Response]) -> list[bool]:
     """Returns a boolean for each response. Raises ValueError, naming the function, otherwise."""
-    returned = function(responses)
+    returned = function(list(responses))
     is_list = isinstance(returned, Sequence | np.ndarray) and not isinstance(returned, str)
     values = list(returned) if is_list else []
     if len(values) != len(responses) or not all(

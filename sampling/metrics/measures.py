@@ -116,4 +116,7 @@ def _figures(function: Callable, values: object, *, field: str) -> dict[str, flo
 
 
 def _is_figure(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not math.isinf(value)
+    try:
+        return isinstance(value, numbers.Real) and not math.isinf(value)
+    except OverflowError:  # an integer beyond float64
+        return False

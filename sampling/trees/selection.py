@@ -74,6 +74,7 @@ def select(rule: Select, nodes: Sequence[Node], *, exploration: float, draw: flo
     """Returns what a rule selects. Raises ValueError, naming it, unless that is an open node."""
     index = rule(nodes, exploration, draw)
     is_index = hasattr(index, '__index__') and not isinstance(index, bool)
+    is_index = is_index and not getattr(index, 'shape', ())
     if not is_index or not 0 <= index < len(nodes) or not nodes[index].is_open:
         wanted = f'the index of an open node, one of {open_nodes(nodes)}'
         user_functions.refuse(rule, index, wanted, field=FIELD)

@@ -89,3 +89,18 @@ def test_the_lab_takes_no_other_set():
     config.data.blend = (('gsm8k', '', 1.0),)
     with pytest.raises(ValueError, match="data.blend=.* must be \\(\\) with data.source='lab'"):
         build.build(RunSettings, config)
+
+
+def test_a_question_of_the_lab_that_cannot_be_solved_names_the_function(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'import dataclasses\n\n\n'
+        'def backwards(problem):\n'
+        "    *facts, asked = problem.question.split(' ; ')\n"
+        "    return dataclasses.replace(problem, question=' ; '.join([*facts[::-1], asked]))\n"
+    )
+    config = lab.get_config('smoke')
+    config.data.update({'data_dir': str(tmp_path / 'data'), 'rewrite': f'{path}:backwards'})
+    with pytest.raises(ValueError, match=r'mine.py:backwards.*which the lab cannot solve') as error:
+        problems.load_rows(build.build(RunSettings, config), 'train')
+    assert '\n' not in str(error.value)

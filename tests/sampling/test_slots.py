@@ -235,7 +235,9 @@ def test_the_rules_of_the_guide_are_a_run_with_three_functions(write):
     assert warmer([{}, {}], None) == {'sampling.temperature': pytest.approx(0.9)}
 
 
-@pytest.mark.parametrize('reply', [None, 1.0, [1.0], {'a': None}, {'a': 'x'}, {'a': float('inf')}])
+@pytest.mark.parametrize(
+    'reply', [None, 1.0, [1.0], {'a': None}, {'a': 'x'}, {'a': float('inf')}, {'a': 10**400}]
+)
 def test_a_measure_that_returns_no_numbers_by_name_is_named(write, reply):
     reference = (
         f'{write(f"def mine(groups, read):  return {reply!r}".replace("inf", "1e999"))}:mine'

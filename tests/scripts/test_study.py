@@ -194,24 +194,6 @@ def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
     assert len(study_table.table_lines(study_table.table_of(figures, comparison))) == 4
 
 
-@pytest.mark.parametrize(
-    ('arms', 'message'),
-    [
-        ([('a', {'seed': 0}), ('b', {'sed': 0})], r"config\.arms: 'b': .*sed"),
-        ([('a b', {}), ('a_b', {})], r"config\.arms: two folders .* 'a_b'"),
-        ([('shared', {})], r"config\.arms: two folders .* 'shared'"),
-    ],
-)
-def test_a_bad_arm_is_an_error_before_anything_runs(tmp_path, monkeypatch, arms, message):
-    monkeypatch.setattr(study_runner, 'open_run', lambda *_, verifier: None)
-    config = critics.get_config('smoke')
-    config.arms = tuple({'name': name, 'changes': changes} for name, changes in arms)
-    config.comparison.contrasts = ()
-    with pytest.raises(ValueError, match=message):
-        study_runner.run_study(config, tmp_path / 'study', None)
-    assert not (tmp_path / 'study').exists()
-
-
 # Contrasts
 
 COLUMNS = (

@@ -1,6 +1,7 @@
 """Pair rules: what they pair, and the errors of a rule of one's own."""
 
 import collections
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -101,13 +102,18 @@ def use(monkeypatch, result):
 
 
 GOOD = (response(0), response(1), 0.0)
+GROUPS = [group(response(0)), group(response(0, 'b'), problem=1)]
+SAME = response(2)
+EMPTY = dataclasses.replace(
+    SAME, turns=(SAME.turns[0], dataclasses.replace(SAME.turns[1], tokens=()))
+)
 
 
 @pytest.mark.parametrize(
     ('result', 'words'),
     [
-        (None, "prefer.pairs='mine' returned NoneType, not a list of pairs"),
-        ([GOOD[:2]], "prefer.pairs='mine': pair 0 is not (chosen, rejected, offset)"),
+        (None, ') returned NoneType, not a list of pairs'),
+        ([GOOD[:2]], 'pair 0 is not (chosen, rejected, offset)'),
         ([GOOD, ('a', 'b', 0.0)], "pair 1 has ['str', 'str'], not two episodes"),
         ([(response(0), response(1, 'b'), 0.0)], "pair 0 is of 'a' and 'b'"),
         ([(*GOOD[:2], None)], 'pair 0 has the offset None, which must be a number'),
@@ -117,17 +123,21 @@ GOOD = (response(0), response(1), 0.0)
             [(response(0), critique(1, right=False, verdict=True), 0.0)],
             "pair 0 ends with the turns ['attempt', 'critique'], which the actor does not write",
         ),
+        ([(SAME, SAME, 0.0)], 'pair 0 has one episode twice'),
+        ([(SAME, EMPTY, 0.0)], 'pair 0 ends with a turn without tokens'),
+        ([(response(0, 'c'), response(1, 'c'), 0.0)], "pair 0 is of 'c', a problem of no group"),
         ([(*GOOD[:2], 0.5)], 'pair 0 has an offset of 0.5, which is for prefer.loss.kind='),
     ],
 )
 def test_what_a_rule_returns_is_checked_in_one_line(monkeypatch, result, words):
     use(monkeypatch, result)
     with pytest.raises(ValueError) as error:
-        find_pairs([], rule='mine', keep=1, player='actor', takes_offsets=False)
+        find_pairs(GROUPS, rule='mine', keep=1, player='actor', takes_offsets=False)
+    assert str(error.value).startswith("prefer.pairs='mine' (")
     assert words in str(error.value) and '\n' not in str(error.value)
 
 
 def test_a_rule_may_yield_pairs_with_offsets(monkeypatch):
     use(monkeypatch, iter([(*GOOD[:2], 1), [*GOOD[:2], 0.5]]))
-    pairs = find_pairs([], rule='mine', keep=5, player='actor', takes_offsets=True)
+    pairs = find_pairs(GROUPS, rule='mine', keep=5, player='actor', takes_offsets=True)
     assert [pair.offset for pair in pairs] == [1.0, 0.5]

@@ -64,6 +64,12 @@ class Comparison:
     panels: tuple[Panel, ...]
     contrasts: tuple[Contrast, ...]  # at most study_contrasts.MAX_CONTRASTS
 
+    def __post_init__(self):
+        names = [column.name for column in self.table]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f'comparison.table has two columns {name!r}: rename one')
+
 
 def check_panels(comparison: Comparison, stages: Sequence[Sequence[str]]) -> None:
     """Raises ValueError if a panel is over a stage that no arm runs.

@@ -1,5 +1,6 @@
 """Credit assignment: rewards of a group to an advantage for every step of every turn."""
 
+import copy
 import json
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +79,10 @@ def assign_credit(
             row = [r - penalties[i][n] for r, (n, _) in zip(row, turns, strict=True)]
         shaped.append(row)
         returns.append(advantages.discounted(row, discount=discount))
-    context = advantages.GroupContext(rules.advantage, columns, np.array(shaped), discount, state)
+    own_state = copy.deepcopy(dict(state))  # what a function changes stays in the group
+    context = advantages.GroupContext(
+        rules.advantage, columns, np.array(shaped), discount, own_state
+    )
     outcomes = np.array(returns)
     if not rules.imitates:
         outcomes, state = _outcome_advantages(outcomes, context)
@@ -142,7 +146,7 @@ def _outcome_advantages(
     """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
     field = advantages.OUTCOMES_FIELD
     function = advantages.OUTCOMES.find(context.settings.outcome, field)
-    returned = function(returns, context)
+    returned = function(returns.copy(), context)
     try:
         values = user_functions.as_floats(returned)
     except (TypeError, ValueError):

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from elenchus.data.lab import task
 from elenchus.data.problems import blending, downloads, loading
 from elenchus.data.problems.loading import PlacedProblem
 from elenchus.data.records import Problem
@@ -81,6 +82,11 @@ def _rewritten(row: PlacedProblem, reference: str) -> PlacedProblem:
         raise ValueError(
             f'{row.place}: data.rewrite={reference!r} returned {show(new)}: it must return the '
             'problem with another question, answer or solution, and the same id'
+        )
+    if new.source == 'lab' and not task.is_solvable(new.question):
+        raise ValueError(
+            f'{row.place}: data.rewrite={reference!r} returned the question {new.question!r}, '
+            'which the lab cannot solve: a fact must come after those that it refers to'
         )
     return row._replace(problem=new)
 

@@ -8,7 +8,7 @@ from etils import epath
 
 from elenchus.data.grading import verify
 from elenchus.train import distributed
-from elenchus.train.config import build
+from elenchus.train.config import build, run_settings, stage_fields
 from elenchus.train.metrics import writers
 from elenchus.train.report import study_contrasts, study_table
 from elenchus.train.run import runner
@@ -116,15 +116,33 @@ def check_arms(
     """Opens the run of every arm for the first seed, without writing.
 
     A wrong arm is so reported before hours are spent on the others. Raises ValueError that names
-    the arm.
+    the arm, or the seeds.
     """
-    seed = config.seeds[0]
+    seeds = list(config.seeds)
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f'config.seeds={tuple(seeds)} must be different whole numbers, as (0, 1)')
+    seed = seeds[0]
     for arm, changes in arms.items():
         try:
+            check_shared(config, seed, changes)
             run_config = arm_config(config, seed, changes)
             open_run(run_config, arm_folder(workdir, seed, arm), verifier=verifier)
         except ValueError as error:
             raise ValueError(f'config.arms: {arm!r}: {error}') from error
+
+
+def check_shared(config: ml_collections.ConfigDict, seed: int, changes: Mapping) -> None:
+    """Raises ValueError if an arm changes what a shared stage reads, which runs without it."""
+    own, shared = (arm_config(config, seed, c).to_dict() for c in (changes, {}))
+    settings = build.build(run_settings.RunSettings, arm_config(config, seed, changes))
+    before = build.flat(shared)
+    for field, value in build.flat(own).items():
+        for stage in config.shared if value != before.get(field) else ():
+            if stage_fields.reads(settings, stage, field):
+                raise ValueError(
+                    f'it changes {field}, which the shared stage {stage!r} reads: leave that stage '
+                    'out of config.shared, or the change out of the arm'
+                )
 
 
 def arm_config(

@@ -145,6 +145,13 @@ def test_what_is_no_decision_is_an_error_of_one_line(tmp_path, returned):
     assert str(e.value).startswith('improve.explore.accept: mine (') and '\n' not in str(e.value)
 
 
+def test_a_function_that_empties_its_argument_is_named(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text('def mine(responses):\n    responses.clear()\n    return []\n')
+    with pytest.raises(ValueError, match=r'accept: mine \(.*True, False or None for each of 3'):
+        explore('vanilla', accept=f'{path}:mine')
+
+
 def test_unknown_does_not_count_as_right(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text('def mine(responses):\n    return [None] * len(responses)\n')

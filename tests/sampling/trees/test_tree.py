@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,6 +173,10 @@ def test_functions_that_return_anything_else_are_named():
 
     with pytest.raises(ValueError, match=r'select: first .* returned 99; it must return the index'):
         selection.select(first, tree.view(), exploration=1.0, draw=0.0)
+    for index in (np.array([0]), np.array([0, 0]), np.array(99)):
+        with pytest.raises(ValueError, match='returned .*; it must return the index of an open'):
+            selection.select(lambda *_, i=index: i, tree.view(), exploration=1.0, draw=0.0)
+    assert selection.select(lambda *_: np.int64(0), tree.view(), exploration=1.0, draw=0.0) == 0
     for bad in (1.1, -0.1, math.nan, 'x', None):
         with pytest.raises(ValueError, match='it must return a number in'):
             checked_value(bad, first, 'sampling.tree.values')

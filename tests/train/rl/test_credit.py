@@ -240,3 +240,23 @@ def test_a_state_that_a_checkpoint_would_change_is_refused(monkeypatch, state):
     group = group_of(SCORES, right=RIGHT, reached=[3, 4, 3, 4])
     with pytest.raises(ValueError, match=r'the update of .*outcome: .*returned'):
         step_advantages(group, outcome='mine')
+
+
+def test_a_function_that_changes_its_arguments_changes_nothing_else(monkeypatch):
+    """Returns, and a state of the groups before, are its own copies."""
+    seen = []
+
+    def mine(returns, context):
+        returns -= returns.mean()
+        context.state['best'] = -1.0
+        return returns
+
+    def update(returns, context):
+        seen.append(returns.tolist())
+        return {'best': float(returns.max())}
+
+    mine.update = update
+    monkeypatch.setitem(advantages.OUTCOMES.functions, 'mine', mine)
+    group = group_of(SCORES, right=RIGHT, reached=[3, 4, 3, 4])
+    step_advantages(group, outcome='mine')
+    assert seen == [[[float(right)] for right in RIGHT]]
