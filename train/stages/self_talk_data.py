@@ -190,7 +190,9 @@ class TalkBuilder:
         """Returns question -> the whole talk, as an attempt."""
         inputs = self.samplers.inputs
         rejection = 'never_right' if talk.open else talk.rejection
-        text = splice(self.settings.splice, talk.lines, talk.problem, grammar=inputs.grammar)
+        text = ''  # of an attempt without a critique that fits
+        if talk.lines:
+            text = splice(self.settings.splice, talk.lines, talk.problem, grammar=inputs.grammar)
         turn = inputs.chat.text_turn('attempt', text)
         if rejection is None and len(turn.tokens) > self.settings.tokens:
             rejection = 'too_long'

@@ -78,8 +78,8 @@ def criticised(problem, seed):
     return records.Episode(problem.id, problem.level, turns)
 
 
-def make_run(workdir, rule=write):
-    """A run with critique data, whose models are names."""
+def make_run(workdir, rule=write, unread=()):
+    """A run with critique data, whose models are names; `unread` critiques say nothing."""
     config = lab_config.get_config('smoke')
     config.stages, config.self_talk.num_examples = STAGES, 40
     config.sampling.engine.prompt_buckets = (352,)
@@ -87,6 +87,9 @@ def make_run(workdir, rule=write):
     engine = fake_engine.RuleEngine(rule)
     run = fake_run.make_run(config, workdir, inputs, whole=engine, complete=('base', 'actor'))
     episodes = [criticised(problem, i % 4) for i, problem in enumerate(PROBLEMS)]
+    for i in unread:
+        nothing = CHAT.text_turn('critique', 'answer : correct')
+        episodes[i] = dataclasses.replace(episodes[i], turns=(*episodes[i].turns[:-1], nothing))
     run.directory.stage('critique').write_episodes(episodes)
     return run
 
@@ -157,6 +160,15 @@ def test_a_talk_is_rejected_if_no_round_puts_it_right(tmp_path, trained_on):
     run = make_run(tmp_path, rule=functools.partial(write, slip_share=1.0))
     summary = runner.run_stage(run, 'self_talk')
     assert summary['left_out'] == {'never_right': 15} and len(trained_on) == 5
+
+
+def test_an_attempt_whose_critique_does_not_fit_it_has_no_talk(tmp_path, trained_on):
+    run = make_run(tmp_path, unread=(0, 1))
+    summary = runner.run_stage(run, 'self_talk')
+    talks = run.directory.stage('self_talk').path / 'talks' / 'episodes'
+    empty = [talk for talk in episode_files.read_episodes(talks) if not CHAT.text(talk.attempt)]
+    assert [rejection_of(talk) for talk in empty] == ['unread'] * summary['left_out']['unread']
+    assert len(empty) == 2 and len(trained_on) == summary['examples']
 
 
 def test_it_is_compared_with_the_arms_of_evaluate_at_the_nearest_cost(tmp_path, trained_on):
