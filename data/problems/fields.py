@@ -12,7 +12,11 @@ from typing import Any
 from elenchus.data.files import jsonl, text_files
 
 _LEVEL = re.compile(r'(?:level\s*)?(\d{1,9}|\?)', re.IGNORECASE)
-_SWALLOWED = re.compile(r'[\x08\f]|\t(?=ext|imes|an\b|heta|o\b|frac)|\r(?=ight|ho\b|angle|m\b)')
+_SWALLOWED = re.compile(
+    r'\x08(?=inom|eta\b|ar\b|oxed|egin|ig|mod|ullet)|\f(?=rac|orall|lat|box)'
+    r'|\t(?=ext\{|ext(?:bf|it|rm)|imes\b|heta\b|frac[{\d]|au\b|ilde\{|riangle\b|binom\{)'
+    r'|\r(?=ight[)\]}|.\\]|ho\b|angle\b)'
+)
 _MAX_DIGITS = 400  # of a number as it is written out; float64 has no more
 
 

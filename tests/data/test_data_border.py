@@ -277,6 +277,8 @@ def test_a_number_is_read_as_it_is_written(tmp_path, number, text):
         (r'\right)', r'\\r', r'\\\\righ'),
         (r'\\frac{1}{2}', None, None),
         (r'a\tb', None, None),
+        (r'i:\to = i \tan apple, name\tfraction, 1\to 2', None, None),
+        (r'Page 1\fpage 2\f x\by', None, None),
     ],
 )
 @pytest.mark.parametrize('field', ['question', 'answer', 'solution'])

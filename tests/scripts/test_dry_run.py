@@ -168,7 +168,9 @@ def test_a_teacher_of_another_size_is_in_the_plan(tmp_path, field):
     if field == 'improve.teacher':
         assert {name.removeprefix('teacher: ') for name in added} <= set(without)
         assert any('decode' in name for name in added)
-        assert all(without[name] == phases[name] for name in without)
+        assert all(without[name] == phases[name] for name in without if name != 'vanilla')
+        fit = phases['vanilla']  # the pair that explored stays in memory
+        assert fit.total - without['vanilla'].total == fit['weights of the teacher'] == size
     else:
         assert list(added) == ['reinforce: log-probabilities of the teacher']
         update = phases['reinforce']

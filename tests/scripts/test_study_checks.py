@@ -29,6 +29,8 @@ SHIPPED = (critics, distillation, findings, guidance, reinforcement, tail)
             [('a', {}), ('b', {'actor': {'num_problems': 7}})],
             r"'b': it changes actor\.num_problems, which the shared stage 'actor' reads: leave",
         ),
+        ([('b', {'base': {'checkpoint': '/else'}})], r"'b': it changes base\.checkpoint, which"),
+        ([('b', {'data': {'path': '/else'}})], r"'b': it changes data\.path, which the shared"),
         ([('b', {'data': {'num_train': 7}})], r"'b': it changes data\.num_train, which the shared"),
     ],
 )

@@ -86,6 +86,7 @@ def fit_load(
         num_microbatches=s.train.num_microbatches,
         others=0,
         logprobs=bool(pairs),
+        teacher=checks.teacher_shape(s, 'improve', stages=EXPLORERS.keys() & {name}),
     )
 
 

@@ -134,7 +134,7 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
     for training in plan.trainings:
         if training.logprobs:
             by_name[f'{training.name}: log-probabilities'] = logprob_phase(plan, training, mesh)
-        if training.teacher is not None:
+        if training.logprobs and training.teacher is not None:
             phase = logprob_phase(plan, training, mesh, model=training.teacher)
             by_name[f'{training.name}: log-probabilities of the teacher'] = phase
     if plan.sampling is not None:

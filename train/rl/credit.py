@@ -79,19 +79,20 @@ def assign_credit(
             row = [r - penalties[i][n] for r, (n, _) in zip(row, turns, strict=True)]
         shaped.append(row)
         returns.append(advantages.discounted(row, discount=discount))
-    own_state = copy.deepcopy(dict(state))  # what a function changes stays in the group
-    context = advantages.GroupContext(
-        rules.advantage, columns, np.array(shaped), discount, own_state
-    )
-    outcomes = np.array(returns)
+
+    def context() -> advantages.GroupContext:  # its own for each function, which may change it
+        copies = np.array(shaped), discount, copy.deepcopy(dict(state))
+        return advantages.GroupContext(rules.advantage, columns, *copies)
+
+    outcomes, new_state = np.array(returns), state
     if not rules.imitates:
-        outcomes, state = _outcome_advantages(outcomes, context)
+        outcomes, new_state = _outcome_advantages(outcomes, rules.advantage.outcome, context)
     by_episode = _by_step(numbered, outcomes, rules)
     if rules.advantage.step_coef and rules.player == 'actor' and not first_phase:
-        _add_step_advantages(group, by_episode, context, seed=seed)
+        _add_step_advantages(group, by_episode, context(), seed=seed)
     roles = [turn.role for _, turn in numbered[0]]
     by_role = [dict(zip(roles, values, strict=True)) for values in zip(*terms, strict=True)]
-    return GroupValues(by_role, last_rewards, by_episode, state, not rules.reads_values)
+    return GroupValues(by_role, last_rewards, by_episode, new_state, not rules.reads_values)
 
 
 def _by_step(
@@ -141,12 +142,12 @@ def has_state(rules: RewardRules) -> bool:
 
 
 def _outcome_advantages(
-    returns: np.ndarray, context: advantages.GroupContext
+    returns: np.ndarray, name: str, context: Callable[[], advantages.GroupContext]
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
     field = advantages.OUTCOMES_FIELD
-    function = advantages.OUTCOMES.find(context.settings.outcome, field)
-    returned = function(returns.copy(), context)
+    function = advantages.OUTCOMES.find(name, field)
+    returned = function(returns.copy(), context())
     try:
         values = user_functions.as_floats(returned)
     except (TypeError, ValueError):
@@ -155,10 +156,10 @@ def _outcome_advantages(
         wanted = f'finite numbers of shape {list(returns.shape)}, one for each return'
         user_functions.refuse(function, returned, wanted, field=field)
     if not hasattr(function, 'update'):
-        return values, context.state
+        return values, context().state
     if not callable(function.update):
         raise ValueError(f'{field}: the attribute update={function.update!r} is no function')
-    state = function.update(returns, context)
+    state = function.update(returns, context())
     try:
         same = isinstance(state, dict) and json.loads(json.dumps(state, allow_nan=False)) == state
     except (TypeError, ValueError):

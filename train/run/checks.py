@@ -34,7 +34,8 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
     check_trackers(settings)
-    if set(settings.stages) & {'evaluate', *REINFORCED}:  # these score steps
+    scored = {'evaluate', *REINFORCED, *(EXPLORERS if settings.improve.num_monitored else ())}
+    if set(settings.stages) & scored:
         inputs.check_verdicts()
 
 

@@ -138,7 +138,11 @@ def check_shared(config: ml_collections.ConfigDict, seed: int, changes: Mapping)
     before = build.flat(shared)
     for field, value in build.flat(own).items():
         for stage in config.shared if value != before.get(field) else ():
-            if stage_fields.reads(settings, stage, field):
+            is_path = field in stage_fields.PATHS and any(
+                stage_fields.reads_itself(settings, name, field)
+                for name in stage_fields.closure(settings, stage)
+            )
+            if is_path or stage_fields.reads(settings, stage, field):
                 raise ValueError(
                     f'it changes {field}, which the shared stage {stage!r} reads: leave that stage '
                     'out of config.shared, or the change out of the arm'

@@ -62,9 +62,9 @@ def improve_rounds(
         summary = folder.read_summary()
         if summary is None:
             with folder.recorded() as summary:
-                explores = teacher() if teacher else store.load(start.actor)
+                load_explorer = teacher or functools.partial(store.load, start.actor)
                 actor, totals, figures = improve(
-                    samplers.pair(explores, store.load(start.critic)),
+                    samplers.pair(load_explorer(), store.load(start.critic)),
                     train_problems,
                     explorer=explorer,
                     settings=settings,

@@ -248,15 +248,17 @@ def test_a_function_that_changes_its_arguments_changes_nothing_else(monkeypatch)
 
     def mine(returns, context):
         returns -= returns.mean()
+        context.rewards[:] = 99.0
         context.state['best'] = -1.0
         return returns
 
     def update(returns, context):
-        seen.append(returns.tolist())
+        seen.append((returns.tolist(), context.rewards.tolist(), dict(context.state)))
         return {'best': float(returns.max())}
 
     mine.update = update
     monkeypatch.setitem(advantages.OUTCOMES.functions, 'mine', mine)
     group = group_of(SCORES, right=RIGHT, reached=[3, 4, 3, 4])
     step_advantages(group, outcome='mine')
-    assert seen == [[[float(right)] for right in RIGHT]]
+    rights = [[float(right)] for right in RIGHT]
+    assert seen == [(rights, rights, {})]

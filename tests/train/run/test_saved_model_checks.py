@@ -62,6 +62,8 @@ def test_verdicts_that_begin_alike_are_refused_before_a_stage_runs(monkeypatch):
     )
     with pytest.raises(ValueError, match='begins the verdicts .* with the same token'):
         inputs.check_verdicts()
-    settings = build.build(run_settings.RunSettings, lab.get_config('smoke'))
-    with pytest.raises(ValueError, match='begins the verdicts'):
-        checks.check_run(settings, inputs)
+    for stage in ('evaluate', 'vanilla', 'reinforce'):
+        config = lab.get_config('smoke')
+        config.stages = ('base', 'actor', 'critique', 'critic', stage)
+        with pytest.raises(ValueError, match='begins the verdicts'):
+            checks.check_run(build.build(run_settings.RunSettings, config), inputs)
