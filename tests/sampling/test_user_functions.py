@@ -39,7 +39,7 @@ def context_of(**fields):
 
 
 def outcome(reference):
-    return credit._outcome_advantages(np.zeros((2, 1)), context_of(outcome=reference))
+    return credit._outcome_advantages(np.zeros((2, 1)), reference, context_of)
 
 
 def steps(reference):
