@@ -228,7 +228,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'learning_rate': 0.0003,  # by AdamW; else it has the player's optimizer
     },
     'turns': {
-        'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
+        'episode': 'attempt',  # or 'correction', 'critique', 'gated', or 'module:function'
         'attempt': 1.0,  # weight of the attempt's reward
         'refinement': 1.0,  # weight of the refinement's reward
         'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from elenchus.configs import gsm8k
+from elenchus.configs import gsm8k, lab
 from elenchus.configs.released import llama3_8b_mathcritique
 from elenchus.model import memory_estimate
 from elenchus.train.checkpoints import saved_models
@@ -82,6 +82,14 @@ def test_rows_that_do_not_divide_are_refused_by_name_before_a_table(capsys):
     s = llama(**{'train.num_microbatches': 3})
     with pytest.raises(ValueError, match=r'train.rows=256 does not divide .* = 768; nearest: 768'):
         dry_run.dry_run(s, 'v5e-256')
+    assert not capsys.readouterr().out
+
+
+def test_turns_that_no_row_has_room_for_are_refused_before_a_table(capsys):
+    """Rows with a shared prompt had a negative length in the plan, and the run a traceback."""
+    s = settings_of(lab.get_config('smoke'), **{'reinforce.turns.episode': 'critique'})
+    with pytest.raises(ValueError, match=r'^reinforce\.length=\d+ must be at least \d+'):
+        dry_run.dry_run(s, 'cpu')
     assert not capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ from elenchus.train.config.first_calls import check_first_calls
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.rl.advantages import reads_values
-from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
+from elenchus.train.rl.settings import TRAINED_ROLES
 
 
 def check_settings(s: RunSettings) -> None:
@@ -291,14 +291,14 @@ def check_lengths(
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
-    if reinforce.turns.episode == 'correction':  # an instruction in place of a critique
-        prompt = max(prompt, attempt + turn_overhead)
-        refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
+    corrected = attempt + turn_overhead  # an instruction in place of a critique
+    prompt = max(prompt, corrected)
+    refinement = max(refinement, corrected + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked) + sampling.engine.lookup.room
     written = {
-        p: max_response_tokens(p, reinforce.turns.episode, sampling.limits, overhead=turn_overhead)
+        p: reinforce.longest_response(p, sampling.limits, overhead=turn_overhead)
         for p in TRAINED_ROLES
     }
     criticised_row = overhead + attempt + written['critic']

@@ -21,7 +21,7 @@ from elenchus.model.memory_estimate import GIB
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import objective, optimizer, step
-from elenchus.train.config.checks import trained_by
+from elenchus.train.config.checks import check_lengths, trained_by
 from elenchus.train.config.players import is_one_model
 from elenchus.train.config.prefer_settings import PreferSettings
 from elenchus.train.config.run_settings import (
@@ -182,6 +182,7 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
     will be `compiled`, the compiler decides that instead.
     """
     machine = machines.topology(topology)
+    check_lengths(s, longest_question=1)  # none is read: what no question could fit
     plan = plan_for(s, machine)
     mesh = memory_estimate.abstract_mesh(plan.mesh)
     checks.check_mesh(s, mesh)

@@ -58,6 +58,9 @@ def assign_credit(
 ) -> GroupValues:
     """Returns the rewards and advantages of a group.
 
+    Where an episode ends, its last turn stands for the turns that others still have: a refinement
+    is compared with the attempts that were not refined, too.
+
     limits: tokens of a turn, by role. read: the text of a turn. first_phase: SCoRe's stage I.
     penalties: KL penalty by episode and turn number, subtracted from the turn's reward. seed: of
     the order of shuffled scores, which is the same in every call for a group. state: of the
@@ -66,8 +69,7 @@ def assign_credit(
     numbered = [trained_turns(episode, rules.player) for episode in group]
     columns = _judged_turns(group, rules, limits=limits, read=read)
     terms = [rewards.terms(rules.rewards, column) for column in columns]
-    # A turn is compared with the same turn of the other episodes: attempts with attempts, and
-    # refinements with refinements. So are their unknown terms.
+    # A turn is compared with the same turn of the other episodes. So are their unknown terms.
     filled = [rewards.fill_unknown(values) for values in terms]
     shaped, returns, last_rewards = [], [], []
     discount = rules.discount(first_phase=first_phase)
@@ -76,7 +78,8 @@ def assign_credit(
         last_rewards.append(turn_rewards[-1])
         row = _shape_rewards(turn_rewards, rules, first_phase=first_phase)
         if penalties is not None:
-            row = [r - penalties[i][n] for r, (n, _) in zip(row, turns, strict=True)]
+            for k, (number, _) in enumerate(turns):
+                row[k] -= penalties[i][number]
         shaped.append(row)
         returns.append(advantages.discounted(row, discount=discount))
 
@@ -87,26 +90,48 @@ def assign_credit(
     outcomes, new_state = np.array(returns), state
     if not rules.imitates:
         outcomes, new_state = _outcome_advantages(outcomes, rules.advantage.outcome, context)
-    by_episode = _by_step(numbered, outcomes, rules)
+    by_episode = _by_step(numbered, outcomes, rules, discount=discount)
     if rules.advantage.step_coef and rules.player == 'actor' and not first_phase:
         _add_step_advantages(group, by_episode, context(), seed=seed)
-    roles = [turn.role for _, turn in numbered[0]]
-    by_role = [dict(zip(roles, values, strict=True)) for values in zip(*terms, strict=True)]
+    by_role = _by_role(numbered, terms)
     return GroupValues(by_role, last_rewards, by_episode, new_state, not rules.reads_values)
 
 
-def _by_step(
-    numbered: Sequence[Sequence[tuple[int, Turn]]], outcomes: np.ndarray, rules: RewardRules
-) -> list[dict[int, np.ndarray]]:
-    """Gives each step of a turn the turn's advantage, or its last step alone if values are read."""
-    of_steps = _at_last_step if rules.reads_values else np.full
+def _by_role(
+    numbered: Sequence[Sequence[tuple[int, Turn]]], terms: Sequence[Sequence[rewards.TermValues]]
+) -> list[dict[str, rewards.TermValues]]:
+    """The terms of each episode's own turns, of terms [K][G]."""
     return [
-        {
-            number: of_steps(len(turn.steps), rules.advantage.outcome_coef * value, np.float32)
-            for (number, turn), value in zip(turns, row, strict=True)
-        }
-        for turns, row in zip(numbered, outcomes, strict=True)
+        {turn.role: column[i] for (_, turn), column in zip(turns, terms, strict=False)}
+        for i, turns in enumerate(numbered)
     ]
+
+
+def _by_step(
+    numbered: Sequence[Sequence[tuple[int, Turn]]],
+    outcomes: np.ndarray,
+    rules: RewardRules,
+    *,
+    discount: float,
+) -> list[dict[int, np.ndarray]]:
+    """Gives each step of a turn the turn's advantage, or its last step alone if values are read.
+
+    Outcomes [G, K] are rewards then; the last turn of an episode also gets those of the turns that
+    it lacks.
+    """
+    of_steps = _at_last_step if rules.reads_values else np.full
+    by_episode = []
+    for turns, row in zip(numbered, outcomes, strict=True):
+        values = list(row[: len(turns)])
+        if rules.reads_values:
+            values[-1] = advantages.discounted(row[len(turns) - 1 :], discount=discount)[0]
+        by_episode.append(
+            {
+                number: of_steps(len(turn.steps), rules.advantage.outcome_coef * value, np.float32)
+                for (number, turn), value in zip(turns, values, strict=True)
+            }
+        )
+    return by_episode
 
 
 def _at_last_step(num_steps: int, value: float, dtype) -> np.ndarray:
@@ -122,17 +147,26 @@ def _judged_turns(
     limits: Mapping[str, int],
     read: Callable[[Turn], str],
 ) -> list[tuple[rewards.JudgedTurn, ...]]:
-    """The trained turns [K][G]: those at one place of the episodes beside each other."""
-    rows = [
-        [
+    """The trained turns [K][G]: those at one place of the episodes beside each other.
+
+    An episode that ended earlier has its last turn again in their place: its answer stands.
+    """
+    rows = [[turn for _, turn in trained_turns(episode, rules.player)] for episode in group]
+    most = max(map(len, rows))
+    return [
+        tuple(  # no function changes what the next one gets
             rewards.JudgedTurn(
-                turn, episode.attempt, group.problem, limits[turn.role], rules.overlong_tokens, read
+                row[min(k, len(row) - 1)],
+                episode.attempt,
+                group.problem,
+                limits[row[min(k, len(row) - 1)].role],
+                rules.overlong_tokens,
+                read,
             )
-            for _, turn in trained_turns(episode, rules.player)
-        ]
-        for episode in group
+            for row, episode in zip(rows, group, strict=True)
+        )
+        for k in range(most)
     ]
-    return list(zip(*rows, strict=True))  # tuples: no function changes what the next one gets
 
 
 def has_state(rules: RewardRules) -> bool:

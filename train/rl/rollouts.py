@@ -19,7 +19,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer, score_steps
 from elenchus.sampling.test_time.gates import Refine, asks_for_refinement
-from elenchus.train.rl import restarts, rewards
+from elenchus.train.rl import actor_episodes, restarts, rewards
 from elenchus.train.rl.settings import Player, RewardRules
 
 Groups = list[RolloutGroup]
@@ -72,30 +72,31 @@ def sample_actor_groups(
     episodes = [episode for group in groups for episode in group]
     tokens += more
     greedy = {'grammar': models.grammar, 'spec': SampleSpec.greedy(setup.method)}
-    if rules.needs_step_scores or rules.turns.episode == 'critique':
+    kind = rules.turns.episode
+    if rules.needs_critiques:
         episodes = episode_lib.sample_critiques(models.sampler, models.critic, episodes, **greedy)
         tokens += sum(episode.turns[-1].num_sampled for episode in episodes)
         episodes = score_steps(models, episodes, scorer=setup.scorer)
-    if rules.turns.episode != 'critique':  # the scores stay on the attempt
+    if not actor_episodes.reads_critique(kind):  # the scores stay on the attempt
         episodes = [without_turns(episode, 'critique') for episode in episodes]
-    if rules.turns.episode != 'attempt':
-        refined = episode_lib.sample_refinements(
-            models.sampler,
-            models.actor,
-            episodes,
-            problems=_repeat_each(problems, n),
-            judge=models.judge,
-            spec=SampleSpec(1, setup.method, derive_seed(seed, 'refinement'), 0),
-        )
-        episodes = [group[0] for group in refined]
-        tokens += sum(episode.turns[-1].num_sampled for episode in episodes)
+    episodes = actor_episodes.refine(
+        models,
+        episodes,
+        _repeat_each(problems, n),
+        kind=kind,
+        method=setup.method,
+        seed=derive_seed(seed, 'refinement'),
+    )
+    refined = [i for i, episode in enumerate(episodes) if episode.turns[-1].role == 'refinement']
+    tokens += sum(episodes[i].turns[-1].num_sampled for i in refined)
     if rules.needs_refinement_scores:
         # The critic reads a refinement as it reads an attempt: after the question, alone.
-        bare = [episode_lib.as_attempt(models.sampler, episode) for episode in episodes]
+        bare = [episode_lib.as_attempt(models.sampler, episodes[i]) for i in refined]
         bare = episode_lib.sample_critiques(models.sampler, models.critic, bare, **greedy)
         tokens += sum(episode.turns[-1].num_sampled for episode in bare)
-        bare = score_steps(models, bare, scorer=setup.scorer)
-        episodes = list(map(with_scores_of_last_turn, episodes, bare))
+        scored = score_steps(models, bare, scorer=setup.scorer)
+        for i, episode in zip(refined, scored, strict=True):
+            episodes[i] = with_scores_of_last_turn(episodes[i], episode)
     return records.group_episodes(problems, episodes), tokens
 
 

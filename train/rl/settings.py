@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
-from elenchus.data.text.chat import Chat
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
 from elenchus.model.ranges import (
@@ -23,6 +22,7 @@ from elenchus.sampling.test_time.gates import Refine
 from elenchus.train.config.stage_names import StartName
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
+from elenchus.train.rl.actor_episodes import EPISODES, longest_response, reads_critique
 from elenchus.train.rl.advantages import AdvantageSettings, reads_values
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
 from elenchus.train.rl.gae import ValueSettings
@@ -45,8 +45,9 @@ TRAINED_ROLES: Mapping[Player, tuple[str, ...]] = {
 class TurnSettings:
     """Turns of an actor's episode, and how their rewards become returns.
 
-    Episodes: 'attempt'; 'correction': attempt, refinement (SCoRe, arXiv 2409.12917); 'critique':
-    attempt, the critic's critique, refinement (as in ThinkTuning, arXiv 2508.07616). The return of
+    Episodes (actor_episodes.py): 'attempt'; 'correction': attempt, refinement (SCoRe, arXiv
+    2409.12917); 'critique': attempt, the critic's critique, refinement (as in ThinkTuning, arXiv
+    2508.07616); 'gated': so only for attempts that the critic does not call correct. The return of
     a turn is its own reward plus `discount` times the return of the next turn.
 
     SCoRe's stage I: in the first `first_phase_steps` iterations an attempt has no reward of its
@@ -56,7 +57,7 @@ class TurnSettings:
     hint. Training leaves out the hint; the ratio is (policy on the plain prompt) / (sampler).
     """
 
-    episode: Literal['attempt', 'correction', 'critique']
+    episode: Annotated[str, EPISODES]  # what follows an attempt
     attempt: Coefficient  # weight of the attempt's reward
     refinement: Coefficient  # weight of the refinement's reward
     # SCoRe's alpha: bonus of the refinement per reward gained over the attempt.
@@ -77,8 +78,8 @@ class TurnSettings:
         if self.first_phase_steps and (self.episode == 'attempt' or self.attempt_kl_coef <= 0):
             raise ValueError(
                 f'reinforce.turns.first_phase_steps={self.first_phase_steps} needs '
-                f"episode='correction' or 'critique', not {self.episode!r}, and attempt_kl_coef "
-                f'above 0, not {self.attempt_kl_coef}'
+                f"an episode with a refinement, as 'correction', not {self.episode!r}, and "
+                f'attempt_kl_coef above 0, not {self.attempt_kl_coef}'
             )
 
 
@@ -113,6 +114,11 @@ class RewardRules(NamedTuple):
         in_steps = self.advantage.step_coef and steps_read_scores(self.advantage.steps)
         by_critic = in_steps and not self.has_implicit_scores
         return self.player == 'actor' and bool(in_reward or by_critic)
+
+    @property
+    def needs_critiques(self) -> bool:
+        """True if the critic must criticise the actor's attempts."""
+        return self.needs_step_scores or reads_critique(self.turns.episode)
 
     @property
     def needs_refinement_scores(self) -> bool:
@@ -299,12 +305,18 @@ class ReinforceSettings:
     ) -> SharedPrompt | None:
         """Layout of rows whose samples share a prompt; None with one sample per row.
 
-        Arguments as of max_response_tokens.
+        limits: tokens of a turn, by role; overhead: see actor_episodes.turn_overhead.
         """
         if self.samples_per_row == 1:
             return None
-        response = max_response_tokens(player, self.turns.episode, limits, overhead=overhead)
+        response = self.longest_response(player, limits, overhead=overhead)
         return SharedPrompt(self.samples_per_row, self.row_length(player) - response, response)
+
+    def longest_response(self, player: Player, limits: Mapping[str, int], *, overhead: int) -> int:
+        """Returns the most tokens from a player's first token to its last trained token."""
+        if player == 'critic':
+            return limits['critique']
+        return longest_response(self.turns.episode, limits, overhead=overhead)
 
     def imitates(self, player: Player) -> bool:
         """True if the player learns turns that were written for it (true_verdicts.py)."""
@@ -316,25 +328,3 @@ class ReinforceSettings:
         implicit = player == 'actor' and self.implicit.beta > 0
         rules = (self.advantage, self.turns, self.overlong_tokens, implicit, self.imitates(player))
         return RewardRules(player, rewards, *rules)
-
-
-def turn_overhead(chat: Chat, episode: str) -> int:
-    """Returns the largest number of template tokens between two turns of an actor's episode."""
-    return chat.correction_overhead if episode == 'correction' else chat.overhead
-
-
-def max_response_tokens(
-    player: Player, episode: str, limits: Mapping[str, int], *, overhead: int
-) -> int:
-    """Returns the most tokens from a player's first token to its last trained token.
-
-    limits: tokens of a turn, by role; overhead: template tokens between two turns (turn_overhead).
-    """
-    if player == 'critic':
-        return limits['critique']
-    roles = {
-        'attempt': ('attempt',),
-        'correction': ('attempt', 'refinement'),
-        'critique': ('attempt', 'critique', 'refinement'),
-    }[episode]
-    return sum(limits[role] for role in roles) + overhead * (len(roles) - 1)

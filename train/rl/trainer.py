@@ -57,12 +57,13 @@ from elenchus.train.rl import (
     rollout_devices,
     value_model,
 )
+from elenchus.train.rl.actor_episodes import turn_overhead
 from elenchus.train.rl.iteration_cursor import IterationCursor
 from elenchus.train.rl.iterations import PlayerTraining, check_rows
 from elenchus.train.rl.logprobs import make_logprobs
 from elenchus.train.rl.overlap import OLDER, Ahead, Rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
-from elenchus.train.rl.settings import Player, ReinforceSettings, turn_overhead
+from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.rl.updates import update_player
 from elenchus.train.step import IDENTITY, make_train_step
 
@@ -165,13 +166,10 @@ def make_training(
     loop: LoopSettings,
     optimizer: optax.GradientTransformation,
     seed: int,
-    is_one: bool = False,
+    is_one: bool = False,  # one model is both players
     teacher: Transformer | None = None,
 ) -> PlayerTraining:
-    """Builds the training of one player: its reference, layout of rows and compiled functions.
-
-    `is_one` says that one model is both players.
-    """
+    """Builds the training of one player: its reference, layout of rows and compiled functions."""
     model, sampler = getattr(setup.models, player), setup.models.sampler
     overhead = turn_overhead(sampler.chat, settings.turns.episode)
     shared = settings.shared_prompt(player, sampler.max_tokens, overhead=overhead)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from elenchus.data.records import Problem
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
-from elenchus.train.rl.settings import turn_overhead
+from elenchus.train.rl.actor_episodes import turn_overhead
 from elenchus.train.run import inputs as inputs_lib
 from elenchus.train.run.inputs import RunInputs
 from elenchus.train.run.problems import NUM_NAMED

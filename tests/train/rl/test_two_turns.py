@@ -11,7 +11,7 @@ from elenchus.data.text import chat_templates, tokenizer_json
 from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes
 from elenchus.sampling.engine.requests import Completion
-from elenchus.train.rl import rollouts, settings, update_batch
+from elenchus.train.rl import actor_episodes, rollouts, update_batch
 from tests.support import fake_engine, hf_tokenizers
 from tests.support.rollout_cases import PROBLEMS, answer, assign_credit, make_rules, make_setup
 
@@ -131,8 +131,8 @@ def test_correction_is_sampled_and_trained_under_the_template_of_every_family(fa
     turns = group[0].turns
     start = len(prompts[0])
     limits = {turn.role: len(turn.tokens) for turn in turns[1:]}
-    overhead = settings.turn_overhead(chat, 'correction')
-    longest = settings.max_response_tokens('actor', 'correction', limits, overhead=overhead)
+    overhead = actor_episodes.turn_overhead(chat, 'correction')
+    longest = actor_episodes.longest_response('correction', limits, overhead=overhead)
     assert int(np.flatnonzero(batch.loss_mask[0])[-1]) < start + longest
     trained = batch.tokens[0][batch.loss_mask[0] > 0].tolist()
     assert trained == [*turns[1].tokens, *turns[2].tokens]
