@@ -41,8 +41,6 @@ CHANGES = method.TALKS | {
     'reinforce.replay_groups': lambda c: 2 * c.reinforce.num_problems,
     'reinforce.advantage.step_coef': 0.0,
 }
-get_config = method.of(
-    CHANGES,
-    stages=(*method.CRITIC, 'self_talk', 'reinforce', 'evaluate'),
-    lab_changes={'reinforce.turns.restart': f'{HERE}:lab_rethink'},
-)
+LAB = {'reinforce.turns.restart': f'{HERE}:lab_rethink'}
+STAGES = (*method.CRITIC, 'self_talk', 'reinforce', 'evaluate')
+get_config = method.of(CHANGES, stages=STAGES, lab_changes=LAB)

@@ -1,5 +1,8 @@
 """Functions of control arms, which the configs of studies name; not a study itself."""
 
+import collections
+import itertools
+import random
 import zlib
 
 
@@ -18,3 +21,27 @@ def random_reward(turns):
 def random_value(problem, notes):
     """Returns a number in [0, 1) for a node of a tree, by a hash: a value that judges nothing."""
     return zlib.crc32(f'{problem.id} {notes.text}'.encode()) / 2**32
+
+
+def anything(responses):
+    """Accepts every response, right or wrong: a filter that judges nothing."""
+    return [True] * len(responses)
+
+
+def random_of_prompt(groups):
+    """Pairs responses behind the same prompt, whatever they are worth, each once at most."""
+    behind = collections.defaultdict(list)
+    for episode in itertools.chain.from_iterable(groups):
+        behind[episode.problem_id, *(turn.tokens for turn in episode.turns[:-1])].append(episode)
+    pairs = []
+    for prompt, episodes in behind.items():
+        random.Random(zlib.crc32(repr(prompt).encode())).shuffle(episodes)
+        pairs += [(*two, 0.0) for two in zip(episodes[::2], episodes[1::2], strict=False)]
+    return pairs
+
+
+def random_refinements(groups):
+    """Pairs refinements of the same attempt, whatever they are worth, each once at most."""
+    return random_of_prompt(
+        [[e for e in group if e.turns[-1].role == 'refinement'] for group in groups]
+    )

@@ -1,11 +1,20 @@
 """Studies of the methods in configs/methods on the lab: each beside an arm without its idea.
 
 methods.py:actor        rewards and advantages of an actor's attempts
+methods.py:credit       advantages by other models, by difficulty, by length
 methods.py:correction   an attempt and a correction of it, without a critique
 methods.py:feedback     critiques inside the rollouts; actor and critic together
 methods.py:critic       rewards of critiques
+methods.py:one_model    one model that solves and verifies
+methods.py:critiques    an actor that has learnt to criticise
+methods.py:labels       which lines rollouts call wrong, for a critic
+methods.py:pairs        what an actor prefers
+methods.py:critic_pairs what a critic prefers
 methods.py:improve      self-improvement
+methods.py:data         what self-improvement is trained on
+methods.py:fit          how demonstrations are read and weighed
 methods.py:talk         self-correction in one turn
+methods.py:segments     reinforcement of talks
 methods.py:cycle        refinements among an actor's demonstrations
 methods.py:rounds       which answers are refined again, and how often
 methods.py:search       trees of refined answers
@@ -20,214 +29,43 @@ sample TOKENS tokens, a control of self-improvement about as many as its method 
 directory serves all tables that share the same stages:
 
 M=configs/studies/methods.py
-for t in actor correction feedback critic improve talk rounds search splice; do
+for t in actor credit correction feedback critic pairs critic_pairs improve data \\
+    talk rounds search splice; do
     python -m scripts.study --config $M:$t --workdir runs/methods
 done
-for t in decoding reflection; do
+for t in decoding reflection critiques labels; do
     python -m scripts.study --config $M:$t --workdir runs/methods/decoding
 done
-python -m scripts.study --config $M:cycle --workdir runs/methods/cycle
-python -m scripts.methods --studies runs/methods --studies runs/methods/cycle \\
-    --studies runs/methods/decoding
+for t in cycle fit one_model segments; do
+    python -m scripts.study --config $M:$t --workdir runs/methods/$t
+done
+for d in . decoding cycle fit one_model segments; do
+    python -m scripts.methods --studies runs/methods/$d
+done
 
 Read by scripts/study.py; the last command writes docs/methods/effects.json.
 """
 
 import importlib
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive, lab, method
-from elenchus.configs.studies.shared import column, contrast, study
-
-TOKENS = 80_000
-"""Sampled tokens of an arm of reinforcement; an attempt has 60, a critique 100 on average."""
-SEEDS = (0, 1, 2)
-HARD = ('6', '7', '8')
-CONTROL = 'elenchus.configs.studies.controls'
-
-
-class Effect(NamedTuple):
-    """What is measured of a method: its arm less the control's, in a column of the table."""
-
-    method: str  # file in configs/methods, and name of its arm
-    control: str  # name in CONTROLS
-    column: str
-
-
-# At most five a table: their p-values are adjusted together. A method more is a line more.
-TABLES = {
-    'actor': (
-        Effect('empo', 'random reward', 'attempt, %'),
-        Effect('guide_grpo', 'grpo', 'hard attempt, %'),
-        Effect('efficiency', 'grpo', 'tokens an attempt'),
-        Effect('rest_grpo', 'grpo', 'attempt, %'),
-        Effect('qwen2p5_math', 'grpo', 'attempt, %'),
-    ),
-    'correction': (
-        Effect('score', 'score, no bonus', 'second - first'),
-        Effect('score', 'score, no stage I', 'second - first'),
-        Effect('reform_pbso', 'terminal reward alone', 'second, %'),
-    ),
-    'feedback': (
-        Effect('critique_grpo', 'grpo', 'refined, %'),
-        Effect('think_tuning', 'grpo', 'attempt, %'),
-        Effect('self_debug', 'self_debug, verdicts alone', 'refined, %'),
-        Effect('spiral_rae', 'grpo of both', 'refined, %'),
-    ),
-    'critic': (
-        Effect('critique_rl', 'verdicts alone', 'refined, %'),
-        Effect('critique_rl', 'helpfulness alone', 'wrong found and right passed, %'),
-        Effect('ref_critic', 'verdicts alone', 'refined, %'),
-        Effect('deepcritic', 'verdicts alone', 'processbench F1'),
-    ),
-    'improve': (
-        Effect('rl_incorrect', 'right responses alone', 'attempt, %'),
-        Effect('b_star', 'fixed knobs', 'attempt, %'),
-        Effect('still_2', 'imitation alone', 'attempt, %'),
-    ),
-    'talk': (Effect('s3c_math', 'mistakes learnt', 'talk, %'),),
-    'cycle': (Effect('cycle', 'no refinements', 'gain'),),
-    'rounds': (
-        Effect('psr', 'three rounds for all', 'last round, %'),
-        Effect('psr', 'three rounds for all', 'tokens, all rounds'),
-        Effect('heart', 'heart, no phrases', 'last round, %'),
-        Effect('magicore', 'four rounds for all', 'vote of all rounds, %'),
-        Effect('magicore', 'four rounds for all', 'tokens, all rounds'),
-    ),
-    'search': (Effect('mc_nest', 'mc_nest, random scores', 'tree search, %'),),
-    'splice': (Effect('agent_r', 'wrong lines read alone', 'talk, %'),),
-    'decoding': (
-        Effect('id_sampling', 'as sampled', 'attempt, %'),
-        Effect('srgen', 'as sampled', 'attempt, %'),
-    ),
-    'reflection': (
-        Effect('first_try', 'talk as sampled', 'talk, %'),
-        Effect('first_try', 'talk as sampled', 'tokens a talk'),
-        Effect('cyclic_reflex', 'talk as sampled', 'talk, %'),
-    ),
-}
-NOT_MEASURED = {
-    'tool_star': "the lab has no words for tags and one tool, CoSC's: its reward is the answer's",
-    'refine_traces': "the lab's words have no tags and no confidence: its advantages are GRPO's",
-    'reflective_verification': 'its model has more positions than that of the shared stages',
-}
-"""Method -> why it has no arm."""
-
-ACTOR = ('base', 'actor')
-SHARED = {'cycle': ('base',), 'decoding': ACTOR, 'reflection': ACTOR}
-"""Stages that the arms of a table share, where not all of method.CRITIC."""
-UNRELATED = ('correction', 'talk', 'cycle', 'rounds', 'search', 'splice', 'decoding', 'reflection')
-"""Tables without the arm `supervised`, which has other players or not all of their columns."""
-TALK = ('critique', 'self_talk')
-STAGES = {
-    'qwen2p5_math': ('reinforce', 'evaluate'),
-    's3c_math': ('self_talk',),
-    'agent_r': ('self_talk',),
-    'first_try': TALK,
-    'cyclic_reflex': TALK,
-}
-"""Stages of a method's arm after the shared ones, where not those of its file."""
-
-# Controls: stages or method that an arm is like, and what differs.
-CONTROLS = {
-    'supervised': (('evaluate',), {}),
-    'grpo': (('reinforce', 'evaluate'), {'reinforce.advantage.step_coef': 0.0}),
-    'random reward': (
-        'empo',
-        {'reinforce.rewards.functions': ((f'{CONTROL}:random_reward', 1.0),)},
-    ),
-    'score, no bonus': ('score', {'reinforce.turns.progress': 0.0}),
-    'score, no stage I': ('score', {'reinforce.turns.first_phase_steps': 0}),
-    'terminal reward alone': ('reform_pbso', {'reinforce.turns.attempt': 0.0}),
-    'self_debug, verdicts alone': ('self_debug', {'reinforce.critic_rewards.helpful': 0.0}),
-    'grpo of both': ('spiral_rae', {'reinforce.advantage.outcome': 'grpo'}),
-    'verdicts alone': (('reinforce_critic',), {'reinforce.critic_rewards.helpful': 0.0}),
-    'helpfulness alone': ('critique_rl', {'reinforce.critic_rewards.verdict': 0.0}),
-    'right responses alone': (
-        'rl_incorrect',
-        {'improve.weighting': 'keep', 'improve.explore.token_budget': 820},
-    ),
-    'fixed knobs': (
-        'b_star',
-        {'improve.controller': 'none', 'improve.explore.token_budget': 950},
-    ),
-    'imitation alone': ('still_2', {'improve.responses': 'none'}),
-    'mistakes learnt': ('s3c_math', {'self_talk.learn_mistakes': True}),
-    'no refinements': ('cycle', {'actor.refinements_per_problem': 0}),
-    'three rounds for all': ('psr', {'evaluate.refine': 'wrong'}),
-    'heart, no phrases': ('heart', {'evaluate.feedback': 'critique'}),
-    'four rounds for all': ('magicore', {'evaluate.refine': 'wrong'}),
-    'mc_nest, random scores': (
-        'mc_nest',
-        {'sampling.tree.values': ((f'{CONTROL}:random_value', 1.0),)},
-    ),
-    'wrong lines read alone': ('agent_r', {'self_talk.splice': 'talk'}),
-    'as sampled': (('critique', 'critic', 'evaluate'), {}),
-    'talk as sampled': (TALK, {}),
-}
-
-# Sizes at which an arm samples about TOKENS; each control has those of the method that it is like.
-SIZES = {
-    'score': {'reinforce.turns.first_phase_steps': 4},
-    'rl_incorrect': {'improve.num_problems': 100},
-    'b_star': {'improve.num_problems': 40, 'improve.candidates.num_problems': 10},
-    'still_2': {'improve.num_problems': 45, 'improve.explore.token_budget': 600},
-    'rest_grpo': {'evaluate.tree_problems': 0},
-    'mc_nest': {'evaluate.tree_problems': 150},
-    'cycle': {'critique.num_problems': 10, 'critic.fit.num_steps': 0},
-}
-
-ATTEMPT = ('last', 'accuracy', 'attempt', 'all', 0)
-REFINED = ('last', 'accuracy', 'refined', 'all', 0)
-CRITIC = ('last', 'critic')
-COST = column('thousand tokens', ('training', 'tokens_sampled'), scale=0.001)
-LOOP = (
-    column('attempt, %', ATTEMPT),
-    column('hard attempt, %', ('last', 'accuracy', 'attempt', HARD, 0)),
-    column('refined, %', REFINED),
-    column('gain', REFINED, minus=ATTEMPT),
-    column('wrong found and right passed, %', (*CRITIC, ('found', 'passed'))),
-    column('processbench F1', (*CRITIC, 'processbench_f1')),
-    column('tokens an attempt', ('last', 'tokens_per_answer', 'attempt'), scale=1.0),
-    COST,
+from elenchus.configs.studies.method_tables import (
+    COLUMNS,
+    CONTROLS,
+    LOOP,
+    RUNS,
+    SEEDS,
+    SHARED,
+    SIZES,
+    STAGES,
+    TABLES,
+    TOKENS,
+    WITH_SUPERVISED,
+    Effect,
 )
-FIRST, SECOND = (
-    ('reinforce', 'rows', (-1, -2, -3), f'reward/{role}/correct')
-    for role in ('attempt', 'refinement')
-)
-"""Of the questions that the last iterations sampled, which were not trained on before."""
-ROUNDS, ALL_ROUNDS = (('last', 'curves', f'sequential rounds ({n})', -1) for n in ('last', 'all'))
-TALKS = (
-    column('talk, %', ('last', 'accuracy', 'self-talk', 'all', 0)),
-    column('corrections', ('last', 'corrections'), scale=1.0),
-    column('tokens a talk', ('last', 'tokens_per_answer', 'self-talk'), scale=1.0),
-    COST,
-)
-COLUMNS = {
-    'rounds': (
-        column('attempt, %', ATTEMPT),
-        column('refined, %', REFINED),
-        column('last round, %', (*ROUNDS, 'accuracy', 'all', 0)),
-        column('vote of all rounds, %', (*ALL_ROUNDS, 'accuracy', 'all', 0)),
-        column('tokens, all rounds', (*ROUNDS, 'tokens', 'all'), scale=1.0),
-    ),
-    'search': (
-        column('attempt, %', ATTEMPT),
-        column('refined, %', REFINED),
-        column('tree search, %', ('last', 'curves', 'tree search', 0, 'accuracy', 'all', 0)),
-        column('tokens', ('last', 'curves', 'tree search', 0, 'tokens', 'all'), scale=1.0),
-    ),
-    'correction': (
-        *LOOP[:-1],
-        column('second, %', SECOND),
-        column('second - first', SECOND, minus=FIRST),
-        COST,
-    ),
-    **dict.fromkeys(('talk', 'splice', 'reflection'), TALKS),
-}
-"""Columns of a table, where not those of LOOP."""
+from elenchus.configs.studies.shared import contrast, study
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
@@ -240,10 +78,13 @@ def get_config(arg: str = 'default') -> ConfigDict:
     run = lab.get_config('smoke' if is_smoke else 'default')
     shorten(run, is_smoke=is_smoke)
     shared = SHARED.get(table, method.CRITIC)
-    names = {} if table in UNRELATED else {'supervised': None}
+    names = {'supervised': None} if table in WITH_SUPERVISED else {}
     for effect in TABLES[table]:
         names |= dict.fromkeys((effect.control, effect.method))
-    arms = {name: arm(run, name, shared=shared, sizes={} if is_smoke else SIZES) for name in names}
+    common = RUNS.get(table, {})
+    run.update_from_flattened_dict({field: value(run) for field, value in common.items()})
+    options = {'shared': shared, 'sizes': {} if is_smoke else SIZES, 'common': common}
+    arms = {name: arm(run, name, **options) for name in names}
     run.stages = next(iter(arms.values()))['stages']
     comparison = {
         'table': COLUMNS.get(table, LOOP),
@@ -272,12 +113,16 @@ def shorten(run: ConfigDict, *, is_smoke: bool) -> None:
     run.evaluate.update({'num_problems': 150, 'num_attempts': 2, 'num_resamples': 300})
     run.reinforce.update({'num_steps': 100, 'num_problems': 8, 'token_budget': TOKENS})
     run.improve.fit.num_steps = 40
+    run.prefer.num_problems = 120
     run.self_talk.num_examples = 400
     run.self_talk.fit.num_steps = 100
 
 
-def arm(run: ConfigDict, name: str, *, shared: tuple, sizes: dict) -> dict:
-    """Returns what an arm changes in the study's run, without sections of the shared stages."""
+def arm(run: ConfigDict, name: str, *, shared: tuple, sizes: dict, common: dict) -> dict:
+    """Returns what an arm changes in the study's run, without sections of the shared stages.
+
+    Nor is what the table changes for all arms, `common`, among it.
+    """
     like, changes = CONTROLS.get(name, (name, {}))
     stages = like
     if isinstance(like, str):
@@ -285,7 +130,7 @@ def arm(run: ConfigDict, name: str, *, shared: tuple, sizes: dict) -> dict:
         changes = changes_of(like) | sizes.get(like, {}) | changes
     nested = {'stages': (*shared, *stages)}
     for field, value in changes.items():
-        if field.partition('.')[0] not in shared:
+        if field.partition('.')[0] not in shared and field not in common:
             *sections, last = field.split('.')
             section = nested
             for part in sections:

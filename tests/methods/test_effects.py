@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from elenchus.configs.studies import controls
+from elenchus.configs.studies import controls, method_tables
 from elenchus.configs.studies import methods as studies
 from elenchus.sampling.metrics import critic_metrics
 from elenchus.train.config import build, checks
@@ -21,8 +21,8 @@ from elenchus.train.stages import evaluate_figures
 from tests.support import method_cases
 from tests.support.shipped_configs import ROOT, Naming
 
-TABLES = sorted(studies.TABLES)
-EFFECTS = [(table, effect) for table in TABLES for effect in studies.TABLES[table]]
+TABLES = sorted(method_tables.TABLES)
+EFFECTS = [(table, effect) for table in TABLES for effect in method_tables.TABLES[table]]
 
 
 def flat(settings, prefix=''):
@@ -72,12 +72,14 @@ def test_every_arm_is_a_run_that_begins_with_the_shared_stages(table):
 def test_an_arm_has_every_field_that_its_file_changes_and_names_those_it_leaves_out(table):
     arms = arms_of(table)
     plain = flat(build.build(RunSettings, studies.get_config(table).run))
-    for effect in studies.TABLES[table]:
+    for effect in method_tables.TABLES[table]:
         file = importlib.import_module(f'elenchus.configs.methods.{effect.method}')
-        sizes = studies.SIZES.get(effect.method, {})
+        sizes = method_tables.SIZES.get(effect.method, {})
         missing = studies.omitted_fields(effect, table=table)
         whole = flat(build.build(RunSettings, file.get_config('default')))
         for field in {**file.CHANGES, **getattr(file, 'LAB', {})}:
+            if field.endswith('.preset'):  # it stands for other fields
+                continue
             expected = sizes.get(field, whole[field])
             if field in missing:
                 expected = plain[field]
@@ -89,13 +91,14 @@ def test_an_arm_has_every_field_that_its_file_changes_and_names_those_it_leaves_
 def test_a_control_that_is_like_a_method_differs_from_it_as_it_says(table, effect):
     arms = arms_of(table)
     arm, control = arms[effect.method], arms[effect.control]
-    like, changes = studies.CONTROLS[effect.control]
+    like, changes = method_tables.CONTROLS[effect.control]
     different = {field for field in arm if arm[field] != control[field]}
     assert different
     if like == effect.method:
         assert different == set(changes)
     # The trained player's part alone differs: never seeds, data, sizes of the evaluation.
-    allowed = ('reinforce.', 'improve.', 'self_talk.', 'actor.refinements_per_problem')
+    allowed = ('reinforce.', 'improve.', 'prefer.', 'self_talk.', 'actor.refinements_per_problem')
+    allowed += ('actor.fit.', 'actor.replay.', 'critique.labels', 'evaluate.start')
     allowed += ('evaluate.refine', 'evaluate.feedback', 'sampling.tree.values')
     allowed += ('sampling.logits', 'sampling.pause', 'sampling.after_pause')
     if not arm['evaluate.tree_problems']:  # then nothing reads how trees are searched
@@ -106,7 +109,7 @@ def test_a_control_that_is_like_a_method_differs_from_it_as_it_says(table, effec
 def test_arms_of_one_name_are_the_same_run_in_every_table():
     """Studies with one work directory share their folders."""
     seen = {}
-    for table in set(TABLES) - set(studies.SHARED):
+    for table in set(TABLES) - set(method_tables.SHARED):
         for name, settings in settings_of(table).items():
             assert seen.setdefault(name, settings) == settings, name
 
@@ -114,8 +117,8 @@ def test_arms_of_one_name_are_the_same_run_in_every_table():
 def test_the_names_are_of_files():
     files = {path.stem for path in (ROOT / 'configs/methods').glob('[!_]*.py')}
     measured = {effect.method for _, effect in EFFECTS}
-    assert measured | set(studies.NOT_MEASURED) <= files
-    assert not measured & set(studies.NOT_MEASURED)
+    assert measured | set(method_tables.NOT_MEASURED) <= files
+    assert not measured & set(method_tables.NOT_MEASURED)
 
 
 def test_random_rewards_read_no_label_and_are_half_ones():
@@ -129,6 +132,35 @@ def test_random_rewards_read_no_label_and_are_half_ones():
     assert abs(np.mean(equal) - 0.5) < 0.08
 
 
+@pytest.mark.parametrize('rule', [controls.random_of_prompt, controls.random_refinements])
+def test_random_pairs_are_of_one_prompt_and_read_no_label(rule):
+    written, critique = method_cases.written, method_cases.written('critique', (2,))
+
+    def rows(right):
+        attempts = [written('attempt', (n,), correct=right) for n in (10, 11, 12)]
+        refinements = [
+            method_cases.talk(attempt, critique, written('refinement', (n, k), correct=right))
+            for n, attempt in enumerate(attempts[:2], 20)
+            for k in range(4)
+        ]
+        return method_cases.group(*map(method_cases.talk, attempts), *refinements)
+
+    pairs = rule([rows(True)])
+    assert method_cases.last_tokens(pairs) == method_cases.last_tokens(rule([rows(False)]))
+    assert all(a.turns[:-1] == b.turns[:-1] and a != b for a, b, _ in pairs)
+    assert len(pairs) == 4 + (rule is controls.random_of_prompt)
+    assert {turns[0] for turns, _ in method_cases.last_tokens(pairs)} >= {20, 21}
+
+
+def test_what_leaves_the_lab_as_it_is_is_not_measured():
+    from elenchus.configs.methods import crossthink, masa
+
+    facts, text = [{'correct': True}, {'correct': False}], 'ada 6 + 7 = 13\n #### 3'
+    assert masa.meta(method_cases.turns(*facts, texts=[text] * 2)) == [0.0, 0.0]
+    assert crossthink.template(method_cases.PROBLEM) is method_cases.PROBLEM
+    assert {'masa', 'crossthink'} <= set(method_tables.NOT_MEASURED)
+
+
 def test_refine_is_not_measured_because_it_is_grpo_on_the_lab():
     from elenchus.configs.methods import refine_traces
 
@@ -139,7 +171,7 @@ def test_refine_is_not_measured_because_it_is_grpo_on_the_lab():
     )
     of = lambda values: advantages.group_normalised(values, epsilon=1e-4)  # noqa: E731
     np.testing.assert_allclose(of(rewards), of(np.float64(right)), atol=2e-3)
-    assert 'refine_traces' in studies.NOT_MEASURED
+    assert 'refine_traces' in method_tables.NOT_MEASURED
 
 
 def test_figures_of_the_critic_are_there_whichever_stage_measures_the_loop():

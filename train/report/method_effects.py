@@ -16,6 +16,7 @@ from elenchus.train.run.study_runner import arm_folder
 ROOT = pathlib.Path(__file__).parents[2]
 EFFECTS = ROOT / 'docs/methods/effects.json'
 STUDIES = 'elenchus.configs.studies.methods'
+METHOD_TABLES = 'elenchus.configs.studies.method_tables'
 COMMAND = 'python -m scripts.study --config configs/studies/methods.py:{} --workdir runs/methods'
 LEAST_SEEDS = 3
 """With which an interval is in the table: that of two says nothing (t with one degree)."""
@@ -25,7 +26,7 @@ Row = Mapping[str, Any]
 
 def tables() -> Mapping[str, Sequence[Any]]:
     """Returns the contrasts of every study of methods, by the name of its table."""
-    return importlib.import_module(STUDIES).TABLES
+    return importlib.import_module(METHOD_TABLES).TABLES
 
 
 def write_effects(workdirs: Sequence[pathlib.Path], path: pathlib.Path) -> list[str]:
@@ -60,8 +61,8 @@ def read_effects(path: pathlib.Path) -> list[Row]:
 def table_rows(table: str, folder: pathlib.Path) -> list[Row]:
     """Returns one row for each contrast of a study that has a seed in both arms."""
     results, study = read_json(folder / f'{table}.json'), importlib.import_module(STUDIES)
-    rows = []
-    for effect, contrast in zip(study.TABLES[table], results['contrasts'], strict=False):
+    has_own_stages, rows = table in importlib.import_module(METHOD_TABLES).SHARED, []
+    for effect, contrast in zip(tables()[table], results['contrasts'], strict=False):
         names = (contrast['arm'], contrast['baseline'], contrast['column'])
         if names != tuple(effect):
             raise ValueError(
@@ -80,7 +81,7 @@ def table_rows(table: str, folder: pathlib.Path) -> list[Row]:
                 'omitted': study.omitted_fields(effect, table=table),
                 **_figures(contrast),
                 'seeds': list(map(int, seeds)),
-                'command': COMMAND.format(table) + f'/{table}' * (table in study.SHARED),
+                'command': COMMAND.format(table) + f'/{table}' * has_own_stages,
                 'commits': sorted({start['commit'] or start['code'] for start in starts}),
                 'date': max(start['time'] for start in starts)[:10],
             }
@@ -117,7 +118,7 @@ def _start(folder: pathlib.Path, seed: str, arm: str) -> Row:
 def describe(rows: Sequence[Row], method: str) -> str:
     """Returns what the table of systems says of a method's effects, or why there are none."""
     said = [_described(row) for row in rows if row['method'] == method]
-    reason = importlib.import_module(STUDIES).NOT_MEASURED.get(method)
+    reason = importlib.import_module(METHOD_TABLES).NOT_MEASURED.get(method)
     return '; '.join(said) or ('not measured' if reason is None else f'not measured: {reason}')
 
 
