@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from elenchus.data.batching import packing
-from elenchus.data.records import PLAYER_OF_ROLE, ROLES, Batch, Episode
+from elenchus.data.records import PLAYER_OF_ROLE, Batch, Episode
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.shapes import smallest_bucket
 from elenchus.sampling.metrics.tool_figures import tool_figures
@@ -266,15 +266,17 @@ def term_metrics(values: Sequence[GroupValues]) -> dict[str, float]:
     term that is nowhere known has no mean. Only terms of the critic's scores can be unknown.
     """
     metrics, episodes = {}, [terms for v in values for terms in v.terms]
-    by_role = {role: terms[role] for terms in episodes for role in terms}
-    for role in sorted(by_role, key=ROLES.index):  # a refinement's after an attempt's
-        for name in by_role[role]:
-            column = [terms[role][name] for terms in episodes if role in terms]
-            mean, key = rewards.known_mean(column), f'reward/{role}/{name}'
+    columns = {'': [[*terms.values()][-1] for terms in episodes]}  # of the last turns
+    for role in {role: None for terms in episodes for role in terms}:
+        columns[f'{role}/'] = [terms[role] for terms in episodes if role in terms]
+    for prefix, column in columns.items():
+        for name in column[0]:
+            numbers, key = [terms[name] for terms in column], f'reward/{prefix}{name}'
+            mean = rewards.known_mean(numbers)
             if mean is not None:
-                metrics |= {key: float(mean), f'reward/{name}': float(mean)}
-            if name in rewards.SCORED_TERMS and role in TRAINED_ROLES['actor']:
-                metrics[f'{key}_unknown'] = float(np.mean([value is None for value in column]))
+                metrics[key] = float(mean)
+            if name in rewards.SCORED_TERMS and prefix[:-1] in TRAINED_ROLES['actor']:
+                metrics[f'{key}_unknown'] = float(np.mean([x is None for x in numbers]))
     return metrics
 
 

@@ -74,7 +74,7 @@ def test_a_refinement_is_compared_with_the_answers_that_stand(monkeypatch):
     assert update_batch.term_metrics([values]) == {
         'reward/attempt/correct': 0.5,
         'reward/refinement/correct': 0.5,
-        'reward/correct': 0.5,
+        'reward/correct': 0.75,
     }
 
 
