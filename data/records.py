@@ -76,7 +76,8 @@ class TurnFacts:
     corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
 
     # Of a critique. sample_critiques sets the first three; the code that samples refinements, the
-    # others. On a response: those of the critique that accepted it (exploration.acceptance).
+    # others. On a response: of the critique that accepted it (exploration.acceptance) or was not
+    # followed (rl.actor_episodes).
     verdict: bool | None = None  # of the final answer; None also for a critique without verdict
     located: int | None = None  # first line that it calls wrong; None also if it calls none wrong
     verdict_offsets: tuple[int | None, ...] | None = None  # grammars.Reading.offsets of its text

@@ -35,9 +35,9 @@ class Notes(NamedTuple):
 
     number: int = 0  # of the round, from 0: of proposals, of self-improvement, or of refinement
     written: tuple[str, ...] = ()  # the answers to its requests
-    responses: tuple[str, ...] = ()  # to the problem so far; for feedback, the one criticised
+    responses: tuple[str, ...] = ()  # to the problem so far; or the attempt that is followed
     accepted: tuple[bool, ...] = ()  # which of them count as right; () where nothing may say so
-    critique: str = ''  # for feedback: what the critic has written
+    critique: str = ''  # of this attempt: what the critic has written
     verdict: bool | None = None  # of that critique
     words: tuple[tuple[str, float], ...] = ()  # of the question, with their attributions
     memory: Mapping[str, str] = types.MappingProxyType({})  # texts kept over rounds, by name

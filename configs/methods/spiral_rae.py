@@ -14,18 +14,22 @@ from elenchus.configs import method
 DECAY = 0.95
 
 
+def roles(context):
+    """The role of each turn, [G][K]; that of an attempt again where it is not refined."""
+    return [[turn.turn.role for turn in row] for row in zip(*context.turns, strict=True)]
+
+
 def baseline(returns, context):
     """Returns minus the baseline of each turn's role."""
-    roles = [column[0].turn.role for column in context.turns]
-    return returns - [context.state.get(role, 0.0) for role in roles]
+    return returns - [[context.state.get(role, 0.0) for role in row] for row in roles(context)]
 
 
 def update(returns, context):
     """Baselines after these returns."""
     state = dict(context.state)
-    for column, values in zip(context.turns, returns.T, strict=True):
-        role = column[0].turn.role
-        for value in values:
+    for row, values in zip(roles(context), returns, strict=True):
+        first = dict(zip(row[::-1], values[::-1], strict=True))  # of each role
+        for role, value in first.items():
             state[role] = DECAY * state.get(role, 0.0) + (1 - DECAY) * float(value)
     return state
 

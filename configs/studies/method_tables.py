@@ -50,12 +50,9 @@ TABLES = {
         Effect('dr_saf', 'grpo', 'attempt, %'),
         Effect('prime', 'prime, outcomes alone', 'attempt, %'),
         Effect('thinklite_vl', 'grpo', 'attempt, %'),
-        Effect('ppo', 'grpo', 'attempt, %'),
+        Effect('ppo', 'ppo, no values', 'attempt, %'),
     ),
-    'one_model': (
-        Effect('rise', 'rise, no verdicts', 'wrong found and right passed, %'),
-        Effect('rl_v', 'rl_v, no verdicts', 'wrong found and right passed, %'),
-    ),
+    'one_model': (Effect('rise', 'rise, no verdicts', 'wrong found and right passed, %'),),
     'critiques': (Effect('cft', 'imitation', 'attempt, %'),),
     'pairs': (
         Effect('super_correct', 'super_correct, random pairs', 'attempt, %'),
@@ -70,15 +67,14 @@ TABLES = {
     'data': (
         Effect('persona_math', 'persona_math, other problems', 'attempt, %'),
         Effect('trace_codegen', 'trace_codegen, right alone', 'attempt, %'),
-        Effect('mc_cot', 'mc_cot, any response', 'attempt, %'),
+        Effect('mc_cot', 'mc_cot, random responses', 'attempt, %'),
         Effect('regenesis', 'regenesis, no outlines', 'attempt, %'),
-        Effect('self_evolution', 'self_evolution, any response', 'attempt, %'),
+        Effect('self_evolution', 'self_evolution, random responses', 'attempt, %'),
     ),
     'fit': (
         Effect('masked_thought', 'plain fit', 'attempt, %'),
-        Effect('light_if', 'plain fit', 'attempt, %'),
         Effect('fun_reason', 'plain fit', 'attempt, %'),
-        Effect('gere', 'plain fit', 'attempt, %'),
+        Effect('light_if', 'light_if, all tokens', 'attempt, %'),
     ),
     'labels': (
         Effect('hrm', 'hrm, each line by itself', 'processbench F1'),
@@ -120,6 +116,8 @@ NOT_MEASURED = {
     'crossthink': 'its templates leave the problems of the lab as they are',
     'tool_star': "the lab has no words for tags and one tool, CoSC's: its reward is the answer's",
     'refine_traces': "the lab's words have no tags and no confidence: its advantages are GRPO's",
+    'rl_v': 'without its verdicts no critic is trained, which is another kind of run',
+    'gere': 'what a model forgets is not among the figures of the lab',
     'reflective_verification': 'its model has more positions than that of the shared stages',
 }
 """Method -> why it has no arm."""
@@ -144,8 +142,7 @@ STAGES = {
     'agent_r': ('self_talk',),
     'first_try': TALK,
     'cyclic_reflex': TALK,
-    'light_if': method.EVALUATE,
-    **dict.fromkeys(('rise', 'rl_v'), (*method.CRITIC, 'reinforce_both')),
+    'rise': (*method.CRITIC, 'reinforce_both'),
     **dict.fromkeys(('spoc', 'satori', 'vl_rethinker'), ('reinforce',)),
 }
 """Stages of a method's arm after the shared ones, where not those of its file."""
@@ -189,14 +186,6 @@ CONTROLS = {
         {'reinforce.implicit.beta': 0.0, 'reinforce.advantage.step_coef': 0.0},
     ),
     'rise, no verdicts': ('rise', {'reinforce.critic_rewards.verdict': 0.0}),
-    'rl_v, no verdicts': (
-        'rl_v',
-        {
-            'reinforce.critiques': 'sampled',
-            'reinforce.critic_rewards.verdict': 0.0,
-            'reinforce.critic_rewards.format': 0.5,
-        },
-    ),
     'imitation': ('cft', {'evaluate.start': 'actor'}),
     **{
         f'{like}, random pairs': (like, {'prefer.pairs': rule})
@@ -205,9 +194,11 @@ CONTROLS = {
             ('scl', 'random'),
             ('evolve', f'{CONTROL}:random_of_prompt'),
             ('med_refl', f'{CONTROL}:random_refinements'),
-            ('agentic_lu', 'random'),
-            ('multi_critique', 'random'),
         )
+    },
+    **{  # as many pairs of a question as the method takes at most
+        f'{like}, random pairs': (like, {'prefer.pairs': 'random', 'prefer.keep': 2})
+        for like in ('agentic_lu', 'multi_critique')
     },
     'persona_math, other problems': (
         'persona_math',
@@ -215,10 +206,12 @@ CONTROLS = {
     ),
     'trace_codegen, right alone': ('trace_codegen', {'improve.weighting': 'keep'}),
     **{
-        f'{like}, any response': (like, {'improve.explore.accept': f'{CONTROL}:anything'})
+        f'{like}, random responses': (like, {'improve.explore.accept': f'{CONTROL}:random_half'})
         for like in ('mc_cot', 'self_evolution')
     },
     'regenesis, no outlines': ('regenesis', {'improve.explore.player_guide': 'none'}),
+    'ppo, no values': ('ppo', {'reinforce.advantage.outcome': 'grpo'}),
+    'light_if, all tokens': ('light_if', {'actor.fit.reweigh': 'none'}),
     'plain fit': ('masked_thought', {'actor.fit.read': 'same'}),
     'hrm, each line by itself': ('hrm', {'critique.labels': 'threshold'}),
     'glore, a threshold': ('glore', {'critique.labels': 'threshold'}),
@@ -246,7 +239,9 @@ SIZES = {
     'persona_math': {'improve.num_problems': 60},
     **dict.fromkeys(('trace_codegen', 'mc_cot', 'regenesis'), {'improve.num_problems': 100}),
     'self_evolution': {'improve.num_problems': 50},
-    **dict.fromkeys(('cycle', 'masked_thought', 'light_if', 'fun_reason', 'gere'), NO_CRITIC),
+    'cft': {'critique.num_problems': 1000, 'critic.fit.num_steps': 240},  # as much as the actor
+    'light_if': NO_CRITIC | {'reinforce.advantage.step_coef': 0.0},
+    **dict.fromkeys(('cycle', 'masked_thought', 'fun_reason'), NO_CRITIC),
 }
 
 ATTEMPT = ('last', 'accuracy', 'attempt', 'all', 0)

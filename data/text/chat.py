@@ -182,14 +182,14 @@ class Chat:
     @functools.cached_property
     def correction_overhead(self) -> int:
         """The number of ids between the bodies of an attempt and a refinement that follows it."""
-        attempt = Turn('attempt', (), tuple(self.tokenizer.encode('0')))
-        if self.prompts.concern('actor'):
-            turns = (*self.question_turns('0'), attempt)
-            before, after = self.context(turns[:1], 'attempt'), self.context(turns, 'refinement')
-            return len(after) - len(before) - len(attempt.tokens)
-        if self.template.user is None:
-            return 1
-        return len(self._between(attempt, 'refinement', PLAYER_OF_ROLE['refinement']))
+        return self.tokens_between(('attempt', 'refinement'))
+
+    def tokens_between(self, roles: Sequence[str]) -> int:
+        """The number of ids between the bodies of turns of these roles, as the last one sees it."""
+        turns, ids = self.question_turns('0'), tuple(self.tokenizer.encode('0'))
+        bodies = [Turn(role, self.header(role), ids) for role in roles[:-1]]
+        read, all_read = self.context(turns, roles[0]), self.context((*turns, *bodies), roles[-1])
+        return len(all_read) - len(read) - sum(len(turn.tokens) for turn in bodies)
 
     def text(self, turn: Turn) -> str:
         """Returns the text of a turn, without header and end token."""

@@ -128,6 +128,7 @@ def test_random_rewards_read_no_label_and_are_half_ones():
     rewards = controls.random_reward(right)
     assert rewards == controls.random_reward(wrong) and set(rewards) == {0.0, 1.0}
     assert abs(np.mean(rewards) - 0.5) < 0.08
+    assert controls.random_half(right) == [reward == 1.0 for reward in rewards]
     equal = controls.random_reward(method_cases.turns(*[{}] * 400, texts=['same'] * 400))
     assert abs(np.mean(equal) - 0.5) < 0.08
 

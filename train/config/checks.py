@@ -319,9 +319,8 @@ def _check_sizes(*rows: tuple[str, int, int], question: int, guide: int) -> None
     """Raises ValueError for the first (name, size, size needed) that is too small."""
     for name, size, needed in rows:
         if size < needed:
-            longest_guide = f' and the longest guide {guide}' if guide else ''
+            longest_guide = f' and a guide of {guide}' if guide else ''
             raise ValueError(
-                f'{name}={size} must be at least {needed}: the longest question has '
-                f'{question} tokens{longest_guide}; raise it, or lower self_talk.tokens and '
-                'sampling.*_tokens'
+                f'{name}={size} must be at least {needed}, for a question of {question} tokens'
+                f'{longest_guide}; raise it, or lower self_talk.tokens and sampling.*_tokens'
             )

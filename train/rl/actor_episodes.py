@@ -22,15 +22,11 @@ FIELD = 'reinforce.turns.episode'
 
 ActorEpisode = Callable[[Problem, Notes], bool | str | None]
 """(problem, notes of an attempt) -> True: it is refined; a text: it is refined after this text,
-which stands in the place of a critique; None or False: it is the end of the episode.
+which stands in the place of a critique; None, False or an empty text: its answer stands.
 
 With the attribute `reads_critique = True` the critic criticises every attempt before, and the notes
-have `critique` and `verdict`; a refinement follows the critique, unless the function returns a
-text."""
-
-
-def _after_critique(problem: Problem, notes: Notes) -> bool:
-    return True
+have `critique` and `verdict`; a refinement follows the critique, unless the function returns
+another text."""
 
 
 def _if_called_wrong(problem: Problem, notes: Notes) -> bool:
@@ -38,16 +34,20 @@ def _if_called_wrong(problem: Problem, notes: Notes) -> bool:
     return notes.verdict is not True
 
 
-_after_critique.reads_critique = True
-_if_called_wrong.reads_critique = True
+def _built_in(function: ActorEpisode, *roles: str) -> ActorEpisode:
+    """Returns a function with the roles of the turns behind the question, if none is left out."""
+    function.roles, function.reads_critique = roles, 'critique' in roles
+    return function
 
+
+WITH_CRITIQUE = ('attempt', 'critique', 'refinement')
 EPISODES = Slot(
     '(problem, notes) -> True, a text, or None',
     {
-        'attempt': lambda problem, notes: None,
-        'correction': lambda problem, notes: True,
-        'critique': _after_critique,
-        'gated': _if_called_wrong,
+        'attempt': _built_in(lambda problem, notes: None, 'attempt'),
+        'correction': _built_in(lambda problem, notes: True, 'attempt', 'refinement'),
+        'critique': _built_in(lambda problem, notes: True, *WITH_CRITIQUE),
+        'gated': _built_in(_if_called_wrong, *WITH_CRITIQUE),
     },
 )
 
@@ -58,18 +58,20 @@ def reads_critique(episode: str) -> bool:
 
 
 def longest_roles(episode: str) -> tuple[str, ...]:
-    """Returns the roles of the turns that follow the question, where none is left out."""
-    roles = {'attempt': ('attempt',), 'correction': ('attempt', 'refinement')}
-    return roles.get(episode, ('attempt', 'critique', 'refinement'))
+    """Returns the roles of the turns behind the question, where none is left out."""
+    return getattr(EPISODES.find(episode, FIELD), 'roles', WITH_CRITIQUE)
 
 
 def turn_overhead(chat: Chat, episode: str) -> int:
-    """Returns the largest number of template tokens between two turns of an episode."""
-    if episode == 'correction':
+    """Returns the largest number of template tokens between two turns, or their mean if larger."""
+    roles = longest_roles(episode)
+    if roles == ('attempt', 'refinement'):
         return chat.correction_overhead
-    if episode == 'attempt' or reads_critique(episode):
+    if len(roles) == 1:
         return chat.overhead
-    return max(chat.overhead, chat.correction_overhead)
+    between = -(-chat.tokens_between(roles) // (len(roles) - 1))
+    alone = 0 if reads_critique(episode) else chat.correction_overhead
+    return max(chat.overhead, between, alone)
 
 
 def longest_response(episode: str, limits: Mapping[str, int], *, overhead: int) -> int:
@@ -94,18 +96,20 @@ def refine(
 
     The attempts have critiques if `kind` reads them. A critique that is not followed is left out;
     its verdict stays as a fact of the attempt. problems[i] is the problem of episodes[i]. Raises
-    ValueError, naming the function, for what is neither a boolean, None nor a text for which there
-    is room.
+    ValueError, naming the function, for what is neither a boolean, None nor a text.
     """
-    function, current = EPISODES.find(kind, FIELD), list(episodes)
-    due = []
+    function, current, due = EPISODES.find(kind, FIELD), list(episodes), []
+    if longest_roles(kind) == ('attempt',):
+        return current
     for i, (episode, problem) in enumerate(zip(episodes, problems, strict=True)):
-        reply = function(problem, _notes(models, episode))
+        notes = _notes(models, episode)
+        reply = function(problem, notes)
         if isinstance(reply, str) and reply.strip():
-            current[i] = _with_text(models, episode, reply, function=function)
-        elif not (reply is None or isinstance(reply, bool | np.bool_)):
+            if not notes.critique or reply != notes.critique:
+                current[i] = _with_text(models, episode, reply, function=function)
+        elif not (reply is None or isinstance(reply, bool | np.bool_ | str)):
             user_functions.refuse(function, reply, 'True, a text, or None', field=FIELD)
-        elif not reply:
+        elif not reply or isinstance(reply, str):
             current[i] = _bare(episode)
             continue
         due.append(i)
@@ -141,12 +145,13 @@ def _bare(episode: Episode) -> Episode:
 
 
 def _with_text(models: ModelPair, episode: Episode, text: str, *, function: Callable) -> Episode:
-    """Returns the episode with a text in the place of the critique."""
-    sampler = models.sampler
-    check_words(sampler.chat, text, function, field=FIELD)
-    written = episode_lib.add_critique(sampler.chat, _bare(episode), text, grammar=models.grammar)
-    limit = sampler.max_tokens['critique']
-    if len(written.turns[-1].tokens) > limit:
-        wanted = f'a text of at most {limit} tokens, as many as sampling.critique_tokens'
-        user_functions.refuse(function, text, wanted, field=FIELD)
-    return written
+    """Returns the episode with a text in the place of the critique, no longer than one may be."""
+    chat, limit = models.sampler.chat, models.sampler.max_tokens['critique']
+    check_words(chat, text, function, field=FIELD)
+    written = episode_lib.add_critique(chat, _bare(episode), text, grammar=models.grammar)
+    *before, turn = written.turns
+    if len(turn.tokens) > limit:
+        ids = chat.text_ids(turn)
+        ending = turn.tokens[len(ids) :]
+        turn = chat.sampled_turn('critique', (*ids[: limit - len(ending)], *ending), ())
+    return dataclasses.replace(written, turns=(*before, turn))

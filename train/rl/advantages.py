@@ -153,7 +153,8 @@ class GroupContext(NamedTuple):
     """What an advantage may depend on besides the returns or scores of a group's G samples."""
 
     settings: 'AdvantageSettings'
-    turns: Sequence[Sequence[Any]]  # [K][G]: JudgedTurn of each sample's K-th trained turn
+    # [K][G]: JudgedTurn of each sample's K-th trained turn, or of its last one.
+    turns: Sequence[Sequence[Any]]
     rewards: np.ndarray  # [G, K]: of each turn alone, shaped and less penalties
     discount: float  # of the next turn's return
     state: Mapping[str, Any]  # what the function's `update` returned last; {} at first

@@ -58,9 +58,6 @@ def assign_credit(
 ) -> GroupValues:
     """Returns the rewards and advantages of a group.
 
-    Where an episode ends, its last turn stands for the turns that others still have: a refinement
-    is compared with the attempts that were not refined, too.
-
     limits: tokens of a turn, by role. read: the text of a turn. first_phase: SCoRe's stage I.
     penalties: KL penalty by episode and turn number, subtracted from the turn's reward. seed: of
     the order of shuffled scores, which is the same in every call for a group. state: of the
@@ -114,10 +111,10 @@ def _by_step(
     *,
     discount: float,
 ) -> list[dict[int, np.ndarray]]:
-    """Gives each step of a turn the turn's advantage, or its last step alone if values are read.
+    """Gives each step of a turn the turn's advantage, outcomes [G, K].
 
-    Outcomes [G, K] are rewards then; the last turn of an episode also gets those of the turns that
-    it lacks.
+    If values are read, outcomes are rewards: they go to the last step, and an attempt that is not
+    refined gets both.
     """
     of_steps = _at_last_step if rules.reads_values else np.full
     by_episode = []
@@ -149,10 +146,11 @@ def _judged_turns(
 ) -> list[tuple[rewards.JudgedTurn, ...]]:
     """The trained turns [K][G]: those at one place of the episodes beside each other.
 
-    An episode that ended earlier has its last turn again in their place: its answer stands.
+    K is the same for all groups: an attempt that is not refined stands in the place of the
+    refinement, too.
     """
     rows = [[turn for _, turn in trained_turns(episode, rules.player)] for episode in group]
-    most = max(map(len, rows))
+    most = max(rules.num_trained_turns, *map(len, rows))
     return [
         tuple(  # no function changes what the next one gets
             rewards.JudgedTurn(

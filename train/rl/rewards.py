@@ -42,6 +42,7 @@ class JudgedTurn(NamedTuple):
 
 Reward = Callable[[Sequence[JudgedTurn]], Sequence[float | None]]
 """Value of each turn of a group, None = unknown; the turns are at the same place of its episodes.
+An attempt that is not refined stands in the place of its refinement, too.
 
 A function that reads the critic's scores has the attribute `reads_scores = True`, so that they are
 sampled."""

@@ -22,7 +22,12 @@ from elenchus.sampling.test_time.gates import Refine
 from elenchus.train.config.stage_names import StartName
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
-from elenchus.train.rl.actor_episodes import EPISODES, longest_response, reads_critique
+from elenchus.train.rl.actor_episodes import (
+    EPISODES,
+    longest_response,
+    longest_roles,
+    reads_critique,
+)
 from elenchus.train.rl.advantages import AdvantageSettings, reads_values
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
 from elenchus.train.rl.gae import ValueSettings
@@ -67,7 +72,9 @@ class TurnSettings:
     attempt_kl_coef: Coefficient  # KL coefficient on attempts in stage I
     hint_share: Share  # share of the solution's lines given as a hint; 0 = no hints
     restart: Annotated[str, RESTARTS]  # samples that begin with a part of another one
-    correction: str  # 'correction' under a family's template: the user's instruction; '' = SCoRe's
+    # The user's instruction before a refinement without a critique, under a family's template; '':
+    # SCoRe's.
+    correction: str
 
     def __post_init__(self):
         if self.hint_share and self.restart != 'none':
@@ -119,6 +126,13 @@ class RewardRules(NamedTuple):
     def needs_critiques(self) -> bool:
         """True if the critic must criticise the actor's attempts."""
         return self.needs_step_scores or reads_critique(self.turns.episode)
+
+    @property
+    def num_trained_turns(self) -> int:
+        """Turns of an episode that the player writes, if none is left out."""
+        if self.player == 'critic':
+            return 1
+        return sum(role in TRAINED_ROLES['actor'] for role in longest_roles(self.turns.episode))
 
     @property
     def needs_refinement_scores(self) -> bool:

@@ -253,7 +253,7 @@ def group_metrics(
             f'levels/reward{level}_std': rewards[levels == level].std(),
             f'levels/advantage{level}_std': weights[rows][batch.loss_mask[rows] > 0].std(),
         }
-    correct = np.mean([float(e.attempt.facts.correct) for e in episodes])
+    correct = np.mean([float(e.response.facts.correct) for e in episodes])
     calls = tool_figures(turn for episode in episodes for turn in episode.turns)
     metrics |= {f'tools/{name}': value for name, value in calls.items()}
     return {'reward/correct': correct} | metrics | term_metrics(values) | unknown_steps(episodes)
@@ -266,18 +266,17 @@ def term_metrics(values: Sequence[GroupValues]) -> dict[str, float]:
     term that is nowhere known has no mean. Only terms of the critic's scores can be unknown.
     """
     metrics, episodes = {}, [terms for v in values for terms in v.terms]
-    columns = {'': [[*terms.values()][-1] for terms in episodes]}  # of the last turns
+    last = [[*terms.values()][-1] for terms in episodes]
+    for name in last[0]:
+        metrics[f'reward/{name}'] = rewards.known_mean([terms[name] for terms in last])
     for role in {role: None for terms in episodes for role in terms}:
-        columns[f'{role}/'] = [terms[role] for terms in episodes if role in terms]
-    for prefix, column in columns.items():
+        column = [terms[role] for terms in episodes if role in terms]
         for name in column[0]:
-            numbers, key = [terms[name] for terms in column], f'reward/{prefix}{name}'
-            mean = rewards.known_mean(numbers)
-            if mean is not None:
-                metrics[key] = float(mean)
-            if name in rewards.SCORED_TERMS and prefix[:-1] in TRAINED_ROLES['actor']:
-                metrics[f'{key}_unknown'] = float(np.mean([x is None for x in numbers]))
-    return metrics
+            numbers, key = [terms[name] for terms in column], f'reward/{role}/{name}'
+            metrics[key] = rewards.known_mean(numbers)
+            if name in rewards.SCORED_TERMS and role in TRAINED_ROLES['actor']:
+                metrics[f'{key}_unknown'] = np.mean([value is None for value in numbers])
+    return {key: float(mean) for key, mean in metrics.items() if mean is not None}
 
 
 def unknown_steps(episodes: Sequence[Episode]) -> dict[str, float]:

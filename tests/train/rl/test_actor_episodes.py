@@ -108,16 +108,64 @@ def test_with_a_value_model_an_answer_that_stands_is_paid_like_one_that_is_repea
         assert paid == ({2: 1.5} if episode.attempt.facts.correct else {2: 0.0, 4: 1.0})
 
 
-def test_a_group_without_refinements_is_one_of_attempts(monkeypatch):
+def all_right(role, request, seed):
+    return answer(role, dataclasses.replace(request, id=0), seed)
+
+
+@pytest.mark.parametrize('outcome', ['gae', 'rloo'])
+def test_credit_does_not_depend_on_whether_another_attempt_is_refined(monkeypatch, outcome):
+    monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
+    changes = {'advantage__outcome': outcome, 'turns__discount': 0.5, 'turns__attempt': 0.25}
+    rules = make_rules(**PLAIN | changes, turns__episode='gated')
+    setup, engine = setup_of(all_right)
+    (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
+    assert not engine.num_requests('refinement')
+    seen = []
+    monkeypatch.setitem(
+        advantages.OUTCOMES.functions,
+        outcome,
+        lambda returns, context: seen.append((returns, context.turns)) or returns,
+    )
+    values = assign_credit(group, rules)
+    (returns, turns) = seen[0]
+    np.testing.assert_allclose(returns, [[0.25 + 0.5, 1.0]] * 4)
+    assert [[t.turn.role for t in column] for column in turns] == [['attempt'] * 4] * 2
+    assert [*values.terms[0]] == ['attempt'] and values.rewards == [1.0] * 4
+
+
+@pytest.mark.parametrize('reply', ["''", "' '", 'None', 'False'])
+def test_without_a_text_the_answer_stands(tmp_path, reply):
+    (group,), _, engine, _ = groups_of(own(tmp_path, f'return {reply}'))
+    assert {tuple(roles(e)) for e in group} == {('question', 'attempt')}
+    assert not engine.num_requests('refinement')
+
+
+def test_a_long_text_is_cut_off_where_a_critique_would_be(tmp_path):
+    (group,), *_ = groups_of(own(tmp_path, "return '1 ' * 200"))
+    for episode in group:
+        assert len(episode.critique.tokens) == fake_engine.LIMITS['critique']
+        assert fake_engine.CHAT.is_finished(episode.critique)
+        assert set(fake_engine.CHAT.text(episode.critique).split()) == {'1'}
+
+
+@pytest.mark.parametrize('last', ['', '1'])
+def test_a_critique_that_is_passed_on_stays_as_it_was_sampled(tmp_path, monkeypatch, last):
+    """Also one that was cut off, or is empty."""
     monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
 
-    def right(role, request, seed):
-        return answer(role, dataclasses.replace(request, id=0), seed)
+    def rule(role, request, seed):
+        if role != 'critique':
+            return answer(role, request, seed)
+        size = request.max_tokens if last else 0
+        return (fake_engine.ids_of('1')[0],) * size or (fake_engine.EOS,)
 
-    groups, _, engine, rules = groups_of('gated', right)
-    assert not engine.num_requests('refinement')
-    values = assign_credit(groups[0], rules)
-    assert values.zero_variance and [*values.terms[0]] == ['attempt']
+    reference = own(tmp_path, 'return notes.critique', attributes='follow.reads_critique = True')
+    (group,), *_ = groups_of(reference, rule)
+    (always,), *_ = groups_of('critique', rule)
+    if last:
+        assert [e.turns for e in group] == [e.turns for e in always]
+    else:
+        assert {tuple(roles(e)) for e in group} == {('question', 'attempt')}
 
 
 def test_the_critic_scores_the_refinements_that_exist(monkeypatch):
@@ -179,10 +227,8 @@ def test_a_function_may_read_the_critic(tmp_path, monkeypatch):
     ('body', 'message'),
     [
         ('return 3', 'follow .* returned 3; it must return True, a text, or None'),
-        ("return ' '", "returned ' '; it must return True, a text, or None"),
         ("return ['say']", 'it must return True, a text, or None'),
         ("return 'xylophone'", 'it must return a text whose words the vocabulary has'),
-        ("return '1 ' * 200", 'a text of at most 170 tokens, as many as sampling.critique_tokens'),
         ('return notes.nothing', r'raised AttributeError: .*nothing'),
     ],
 )

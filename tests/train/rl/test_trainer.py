@@ -223,7 +223,7 @@ def test_metrics_include_levels_parts_of_the_model_and_the_refill(both):
         ({'samples_per_row': 3}, r'samples_per_row=3 must divide num_samples = 4; nearest: 2'),
         ({'num_epochs': 2, 'objective__on_policy': True}, r'on_policy=True with 2 updates'),
         ({'importance_cap': 0.5}, r'importance_cap=0\.5'),
-        ({'turns__first_phase_steps': 1}, r'first_phase_steps=1 needs episode'),
+        ({'turns__first_phase_steps': 1}, r'first_phase_steps=1 needs an episode with'),
         ({'turns__hint_share': 2.0}, r'hint_share=2\.0'),
         ({'objective__kl': 'k1'}, r"kl='k1' with kl_coef=0\.0"),
     ],

@@ -9,6 +9,7 @@ from elenchus.data import records
 from elenchus.data.lab import task
 from elenchus.data.text import chat_templates, tokenizer_json
 from elenchus.data.text.chat import Chat
+from elenchus.data.text.prompts import Prompt, Prompts
 from elenchus.sampling import episodes
 from elenchus.sampling.engine.requests import Completion
 from elenchus.train.rl import actor_episodes, rollouts, update_batch
@@ -102,11 +103,20 @@ FAMILIES = sorted(
 )
 
 
+INSTRUCTION = 'Now write the whole solution again with every mistake corrected, please.'
+
+
+@pytest.mark.parametrize('kind', ['correction', 'critique', 'gated'])
 @pytest.mark.parametrize('family', FAMILIES)
-def test_correction_is_sampled_and_trained_under_the_template_of_every_family(family):
+def test_two_turns_are_sampled_and_trained_under_the_template_of_every_family(
+    family, kind, monkeypatch
+):
+    """With the instruction of the episode, or one of the config, which counts in the lengths."""
+    monkeypatch.setattr(rollouts, 'score_steps', lambda models, episodes, scorer: episodes)
     content = hf_tokenizers.files(hf_tokenizers.golden()['merges'])[family]
     tokenizer = tokenizer_json.JsonTokenizer(content.encode())
-    chat = Chat(tokenizer, chat_templates.TEMPLATES[family])
+    own = Prompts() if kind == 'correction' else Prompts(refinement=Prompt(instruction=INSTRUCTION))
+    chat = Chat(tokenizer, chat_templates.TEMPLATES[family], prompts=own)
     prompts = []
 
     class Engine:
@@ -122,17 +132,17 @@ def test_correction_is_sampled_and_trained_under_the_template_of_every_family(fa
         judge=judge,
     )
     setup = make_setup(answer)[0]._replace(models=models)
-    rules = make_rules(turns__episode='correction', rewards__length=0.0)
+    rules = make_rules(turns__episode=kind, rewards__length=0.0)
     (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
-    text = chat.tokenizer.decode(prompts[-1])
-    assert chat_templates.CORRECTION in ' '.join(text.split())
+    text = ' '.join(chat.tokenizer.decode(prompts[-1]).split())
+    assert (chat_templates.CORRECTION if kind == 'correction' else INSTRUCTION) in text
     layout = update_batch.RowLayout('actor', 400, 4, 0.0, mask_truncated=False)
     batch = update_batch.batch_without_weights(group, layout, chat)
     turns = group[0].turns
     start = len(prompts[0])
     limits = {turn.role: len(turn.tokens) for turn in turns[1:]}
-    overhead = actor_episodes.turn_overhead(chat, 'correction')
-    longest = actor_episodes.longest_response('correction', limits, overhead=overhead)
+    overhead = actor_episodes.turn_overhead(chat, kind)
+    longest = actor_episodes.longest_response(kind, limits, overhead=overhead)
     assert int(np.flatnonzero(batch.loss_mask[0])[-1]) < start + longest
     trained = batch.tokens[0][batch.loss_mask[0] > 0].tolist()
-    assert trained == [*turns[1].tokens, *turns[2].tokens]
+    assert trained == [*turns[1].tokens, *turns[-1].tokens]
