@@ -1,7 +1,9 @@
 """What follows an attempt: built-in kinds of episodes and functions, and their credit."""
 
 import dataclasses
+import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,8 +11,16 @@ from elenchus.data import records
 from elenchus.data.lab import task
 from elenchus.train.rl import advantages, rollouts, settings, update_batch
 from tests.support import fake_engine
-from tests.support.rollout_cases import PROBLEMS, answer, assign_credit, batch_of, make_rules
+from tests.support.rollout_cases import (
+    PROBLEMS,
+    answer,
+    assign_credit,
+    batch_of,
+    make_rules,
+    stored_values,
+)
 from tests.support.rollout_cases import make_setup as setup_of
+from tests.train.rl import test_trainer
 
 PLAIN = {'advantage__outcome': 'dr_grpo', 'rewards__length': 0.0}
 
@@ -240,3 +250,26 @@ def test_what_a_function_may_not_return_is_named(tmp_path, body, message):
 def test_an_unknown_kind_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match=r"'gate' must be one of .*; nearest: 'gated'"):
         make_rules(turns__episode='gate')
+
+
+@pytest.mark.slow
+def test_mixed_groups_are_trained_and_resumed_bit_for_bit(tmp_path):
+    """Half of the attempts are refined; rows have samples that share their prompt."""
+    changes = {
+        'turns__episode': own(tmp_path, 'return len(notes.responses[0]) % 2 == 0'),
+        'turns__discount': 0.5,
+        'objective__kl': 'k1',
+        'objective__kl_coef': 0.05,
+        'samples_per_row': 2,
+        'num_minibatches': 2,
+        'advantage__step_coef': 0.0,
+    }
+    for budget in (1, 2):
+        test_trainer.run(tmp_path / 'parted', ('actor',), **changes, token_budget=budget)
+    parted, _, rows = test_trainer.run(tmp_path / 'parted', ('actor',), **changes)
+    whole, _, expected = test_trainer.run(tmp_path / 'whole', ('actor',), **changes)
+    assert rows == expected and len(rows) > 1
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, parted, whole)))
+    values = stored_values(tmp_path / 'whole')
+    turns = [len(json.loads(line)['terms']) for _, text in values for line in text.splitlines()]
+    assert set(turns) == {1, 2}
