@@ -28,6 +28,7 @@ from elenchus.train.report import html_elements as html
 from elenchus.train.report.run_files import Stages, check_workdir, load_stages
 
 TEMPLATE = pathlib.Path(__file__).with_name('template.html')
+PAGE = 'report.html'
 NUM_EPISODES = 10  # shown in the report
 TRANSITIONS = {
     'c2c': 'right, stays right',
@@ -58,8 +59,8 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
     page, evaluations = make_page(workdir)
     if evaluations:
         drawing.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
-    atomic.write_text(workdir / 'report.html', page)
-    return workdir / 'report.html'
+    atomic.write_text(workdir / PAGE, page)
+    return workdir / PAGE
 
 
 def make_page(workdir: epath.Path) -> tuple[str, Stages]:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from absl import flags
@@ -15,7 +16,7 @@ from elenchus.train.config import cli
 from elenchus.train.failures import FailuresReachAll
 from elenchus.train.metrics import profiling, speed, writers
 from elenchus.train.metrics.activity import activity
-from elenchus.train.report.html_page import write_report
+from elenchus.train.report.html_page import PAGE, write_report
 from elenchus.train.run import provenance, stage_inputs
 from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
 from elenchus.train.run.session import Run, open_run
@@ -133,8 +134,18 @@ def write_summaries(run: Run) -> None:
 
 
 def report(run: Run) -> None:
-    """Writes the report of a run and prints where it is."""
-    print(f'report: {distributed.run_on_first(lambda: str(write_report(run.directory.path)))}')
+    """Writes the report of a run, unless it is newer than all stages, and prints where it is."""
+
+    def write() -> str:
+        """Runs on the first process. Drawing takes seconds, which a finished run need not spend."""
+        page = run.directory.path / PAGE
+        ends = [run.directory.stage(name).path / SUMMARY for name in run.settings.stages]
+        times = [end.stat().mtime for end in ends if end.exists()]
+        if not page.exists() or page.stat().mtime <= max(times, default=math.inf):
+            write_report(run.directory.path)
+        return str(page)
+
+    print(f'report: {distributed.run_on_first(write)}')
 
 
 def print_accuracy(summary: dict) -> None:
