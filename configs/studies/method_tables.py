@@ -37,6 +37,7 @@ TABLES = {
     'feedback': (
         Effect('critique_grpo', 'grpo', 'refined, %'),
         Effect('think_tuning', 'grpo', 'attempt, %'),
+        Effect('think_tuning', 'think_tuning, gated', 'refined, %'),
         Effect('self_debug', 'self_debug, verdicts alone', 'refined, %'),
         Effect('spiral_rae', 'grpo of both', 'refined, %'),
     ),
@@ -158,6 +159,7 @@ CONTROLS = {
     'score, no bonus': ('score', {'reinforce.turns.progress': 0.0}),
     'score, no stage I': ('score', {'reinforce.turns.first_phase_steps': 0}),
     'terminal reward alone': ('reform_pbso', {'reinforce.turns.attempt': 0.0}),
+    'think_tuning, gated': ('think_tuning', {'reinforce.turns.episode': 'gated'}),
     'self_debug, verdicts alone': ('self_debug', {'reinforce.critic_rewards.helpful': 0.0}),
     'grpo of both': ('spiral_rae', {'reinforce.advantage.outcome': 'grpo'}),
     'verdicts alone': (('reinforce_critic',), {'reinforce.critic_rewards.helpful': 0.0}),
