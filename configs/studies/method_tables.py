@@ -132,7 +132,7 @@ SHARED = {
     **dict.fromkeys(('critiques', 'labels', 'decoding', 'reflection'), ACTOR),
 }
 """Stages that the arms of a table share, where not all of method.CRITIC."""
-RUNS = {'segments': method.TALKS}
+RUNS = {'segments': method.TALKS | {'reinforce.start': 'self_talk'}}
 """Changes of a table's whole run, where its arms need them."""
 WITH_SUPERVISED = ('actor', 'feedback', 'critic', 'improve', 'credit', 'pairs', 'data')
 """Tables with the arm `supervised`: those whose arms begin with its players."""

@@ -82,7 +82,9 @@ def get_config(arg: str = 'default') -> ConfigDict:
     for effect in TABLES[table]:
         names |= dict.fromkeys((effect.control, effect.method))
     common = RUNS.get(table, {})
-    run.update_from_flattened_dict({field: value(run) for field, value in common.items()})
+    run.update_from_flattened_dict(
+        {field: value(run) if callable(value) else value for field, value in common.items()}
+    )
     options = {'shared': shared, 'sizes': {} if is_smoke else SIZES, 'common': common}
     arms = {name: arm(run, name, **options) for name in names}
     run.stages = next(iter(arms.values()))['stages']

@@ -13,6 +13,7 @@ from elenchus.data.text import tokenizer
 from elenchus.sampling import slots
 from elenchus.sampling.engine import token_rules
 from elenchus.sampling.metrics import measures
+from elenchus.sampling.writing import Notes
 from elenchus.train.config import build, functions
 from elenchus.train.config.run_settings import RunSettings
 from tests.support import method_cases
@@ -197,13 +198,17 @@ def test_what_a_function_keeps_in_memory_is_no_change(write):
     assert hash_of(path) == before
 
 
-def test_the_example_of_the_guide_is_a_run_with_three_functions(write):
+def test_the_example_of_the_guide_is_a_run_with_four_functions(write):
     guide = (ROOT / 'docs/extending.md').read_text()
     source, *_ = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
     config = slots.load(f'{write(source)}:get_config').function()
     named = functions.functions_of(build.build(RunSettings, config))
-    assert [f.function.__name__ for f in named] == ['characters', 'above_best', 'brief']
-    _, outcome, reward = (f.function for f in named)
+    names = [f.function.__name__ for f in named]
+    assert names == ['characters', 'above_best', 'last_line', 'brief']
+    _, outcome, follow, reward = (f.function for f in named)
+    assert follow(None, Notes(critique='first\nlast', verdict=False)) == 'last'
+    assert follow(None, Notes(critique='first', verdict=True)) is None
+    assert follow(None, Notes(verdict=None)) == '' and follow.reads_critique
     group = method_cases.turns(
         {'correct': True}, {'correct': True}, {'correct': False}, tokens=[3, 2, 1]
     )

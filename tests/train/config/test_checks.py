@@ -160,7 +160,7 @@ def test_a_guide_must_fit_before_an_attempt_and_its_critique():
     checks.check_lengths(settings_of(**fitting), question, longest_guide=guide)
     for field in ('sampling__engine__prompt_buckets', 'sampling__engine__max_length'):
         name = field.replace('__', r'\.')
-        with pytest.raises(ValueError, match=rf'^{name}\S*=\d+ must be .* longest guide 301'):
+        with pytest.raises(ValueError, match=rf'^{name}\S*=\d+ must be .* guide of 301'):
             checks.check_lengths(settings_of(**fitting), question, longest_guide=guide + 1)
         value = fitting[field]
         fitting[field] = (attempt + 2,) if isinstance(value, tuple) else value + 1
