@@ -105,7 +105,7 @@ def refine(
         notes = _notes(models, episode)
         reply = function(problem, notes)
         if isinstance(reply, str) and reply.strip():
-            if not notes.critique or reply != notes.critique:
+            if reply != notes.critique:
                 current[i] = _with_text(models, episode, reply, function=function)
         elif not (reply is None or isinstance(reply, bool | np.bool_ | str)):
             user_functions.refuse(function, reply, 'True, a text, or None', field=FIELD)
