@@ -1,7 +1,7 @@
 """Writes docs/methods/index.md: which published systems are a file here, and what each differs in.
 
 python -m scripts.methods
-python -m scripts.methods --studies runs/methods --studies runs/methods/cycle
+python -m scripts.methods --studies runs/methods --studies runs/methods/segments
 
 With --studies it first writes the results of configs/studies/methods.py in these folders into
 docs/methods/effects.json, from which the effects in the table are read.

@@ -26,22 +26,15 @@ methods.py:actor:smoke  and so on: the same arms with tiny numbers and one seed
 An arm has its name and its changes from the method's file. What a method changes in the stages that
 all arms share is left out (`omitted_fields`), so that arms differ in one place. Reinforcement may
 sample TOKENS tokens, a control of self-improvement about as many as its method does. One work
-directory serves all tables that share the same stages:
+directory serves all tables but `segments`, whose model has more positions:
 
 M=configs/studies/methods.py
-for t in actor credit correction feedback critic pairs critic_pairs improve data \\
-    talk rounds search splice; do
+for t in actor credit correction feedback critic one_model critiques labels pairs critic_pairs \\
+    improve data fit talk cycle rounds search splice decoding reflection; do
     python -m scripts.study --config $M:$t --workdir runs/methods
 done
-for t in decoding reflection critiques labels; do
-    python -m scripts.study --config $M:$t --workdir runs/methods/decoding
-done
-for t in cycle fit one_model segments; do
-    python -m scripts.study --config $M:$t --workdir runs/methods/$t
-done
-for d in . decoding cycle fit one_model segments; do
-    python -m scripts.methods --studies runs/methods/$d
-done
+python -m scripts.study --config $M:segments --workdir runs/methods/segments
+python -m scripts.methods --studies runs/methods --studies runs/methods/segments
 
 Read by scripts/study.py; the last command writes docs/methods/effects.json.
 """

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from elenchus.configs import method
 from elenchus.configs.studies import controls, method_tables
 from elenchus.configs.studies import methods as studies
 from elenchus.sampling.metrics import critic_metrics
@@ -106,12 +107,16 @@ def test_a_control_that_is_like_a_method_differs_from_it_as_it_says(table, effec
     assert all(field.startswith(allowed) for field in different - {'stages'})
 
 
-def test_arms_of_one_name_are_the_same_run_in_every_table():
-    """Studies with one work directory share their folders."""
-    seen = {}
-    for table in set(TABLES) - set(method_tables.SHARED):
+def test_tables_of_one_work_directory_share_stages_and_arms_of_one_name():
+    """Their folders are the same: all but those of tables with another model."""
+    seen, runs = {}, []
+    for table in sorted(set(TABLES) - set(method_tables.RUNS)):
+        config = studies.get_config(table)
+        assert config.shared == method.CRITIC[: len(config.shared)], table
+        runs.append(config.run.to_dict() | {'stages': ()})
         for name, settings in settings_of(table).items():
             assert seen.setdefault(name, settings) == settings, name
+    assert all(run == runs[0] for run in runs)
 
 
 def test_the_names_are_of_files():

@@ -61,7 +61,7 @@ def read_effects(path: pathlib.Path) -> list[Row]:
 def table_rows(table: str, folder: pathlib.Path) -> list[Row]:
     """Returns one row for each contrast of a study that has a seed in both arms."""
     results, study = read_json(folder / f'{table}.json'), importlib.import_module(STUDIES)
-    has_own_stages, rows = table in importlib.import_module(METHOD_TABLES).SHARED, []
+    has_own_run, rows = table in importlib.import_module(METHOD_TABLES).RUNS, []
     for effect, contrast in zip(tables()[table], results['contrasts'], strict=False):
         names = (contrast['arm'], contrast['baseline'], contrast['column'])
         if names != tuple(effect):
@@ -81,7 +81,7 @@ def table_rows(table: str, folder: pathlib.Path) -> list[Row]:
                 'omitted': study.omitted_fields(effect, table=table),
                 **_figures(contrast),
                 'seeds': list(map(int, seeds)),
-                'command': COMMAND.format(table) + f'/{table}' * has_own_stages,
+                'command': COMMAND.format(table) + f'/{table}' * has_own_run,
                 'commits': sorted({start['commit'] or start['code'] for start in starts}),
                 'date': max(start['time'] for start in starts)[:10],
             }

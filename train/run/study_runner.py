@@ -24,7 +24,8 @@ def run_study(
     The config has `run` (the config of a run), `arms` (name and changes of each), `seeds`, `shared`
     (stages that all arms of a seed share, run once) and `comparison`. Complete runs are skipped, so
     a stopped study continues. A seed is that of training and, on the lab, of the problems. Studies
-    of the same shared stages may have one work directory; then each names its `results`.
+    of the same run may have one work directory if the shared stages of each are the first ones of
+    another; then each names its `results`.
     """
     comparison = build.build(study_table.Comparison, config.comparison, 'config.comparison')
     arms = arms_of(config)
