@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import jax
@@ -22,7 +22,7 @@ from elenchus.train.early_end import early_end
 from elenchus.train.metrics import profiling, progress, writers
 from elenchus.train.metrics.activity import activity
 from elenchus.train.metrics.speed import TrainingSpeed
-from elenchus.train.nonfinite import FiniteGuard
+from elenchus.train.nonfinite import FiniteGuard, Update
 from elenchus.train.state import TrainState, init_state
 
 
@@ -46,8 +46,8 @@ class LoopSettings:
 State = TypeVar('State')
 """State of a training loop: a TrainState, or one TrainState of each player."""
 
-Updates = Sequence[tuple[Mapping[str, Any], Batch]]
-"""Metrics (device scalars) and batch (host arrays) of each update of a step."""
+Updates = Sequence[Update]
+"""The updates of a step."""
 
 
 def to_device(batch: Batch) -> Batch:
@@ -169,7 +169,7 @@ class LoopReporter(NamedTuple):
         Returns the speeds since the logged step before, which are written too.
         """
         self.guard.push(step, updates)
-        self.speed.push(updates)
+        self.speed.push(update.batch for update in updates)
         activity.mark('steps')
         if row is None:
             return {}

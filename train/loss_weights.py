@@ -40,11 +40,18 @@ def reweighed(name: str, batch: Batch, *, logprobs: jax.Array, entropy: jax.Arra
     return batch.weights * jax.lax.stop_gradient(jnp.asarray(returned))
 
 
-def trained_only(batch: Batch, logprobs: jax.Array, entropy: jax.Array):
-    """Returns (batch, logprobs, entropy, excluded) with 0 on tokens that are not trained."""
+def trained_only(batch: Batch, logprobs: jax.Array, entropy: jax.Array, *, reads_old: bool):
+    """Returns (batch, logprobs, entropy, excluded) with 0 on tokens that are not trained.
+
+    reads_old: whether the loss compares with the old log-probabilities.
+    """
     # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
-    # so it is masked and counted in `loss/excluded`.
-    excluded = (batch.loss_mask > 0) & jnp.isneginf(logprobs)
+    # so it is masked and counted in `loss/excluded`. After an update it may be possible again, but
+    # has no ratio to what was impossible.
+    impossible = jnp.isneginf(logprobs)
+    if reads_old:
+        impossible |= jnp.isneginf(batch.old_logprobs)
+    excluded = (batch.loss_mask > 0) & impossible
     mask = jnp.where(excluded, 0.0, batch.loss_mask)
     # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
     logprobs, entropy, weights, old, ref = (

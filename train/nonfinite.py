@@ -1,10 +1,11 @@
 """Handling of NaN and infinite losses or gradients: stop or skip, and keep the batch on disk."""
 
+import collections
 import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,15 @@ from elenchus.data.records import Batch
 from elenchus.train import watchdog
 
 MAX_CONSECUTIVE_SKIPS = 10
-"""Consecutive skipped updates that end a run: a run this far gone does not recover by itself."""
+"""Consecutive skipped updates of a state that end a run, which then does not recover by itself."""
+
+
+class Update(NamedTuple):
+    """An update of a trained state, such as a player or a value model."""
+
+    metrics: Mapping[str, Any]  # device scalars
+    batch: Batch  # on the host
+    state: str = ''  # which one, where a step trains several
 
 
 class FiniteGuard:
@@ -21,11 +30,11 @@ class FiniteGuard:
 
     def __init__(self, folder: str | os.PathLike, policy: Literal['stop', 'skip']):
         self._folder, self._policy = atomic.absolute(folder), policy
-        self._pending: tuple[int, Sequence[tuple[Mapping[str, Any], Batch]]] = (0, ())
-        self._consecutive_skips = 0
+        self._pending: tuple[int, Sequence[Update]] = (0, ())
+        self._consecutive_skips = collections.Counter()  # by state
 
-    def push(self, step: int, updates: Sequence[tuple[Mapping[str, Any], Batch]]) -> None:
-        """Takes the (device scalars, host batch) of a step's updates; checks the step before."""
+    def push(self, step: int, updates: Sequence[Update]) -> None:
+        """Takes a step's updates; checks the step before."""
         self.flush()
         self._pending = step, updates
 
@@ -33,12 +42,13 @@ class FiniteGuard:
         """Checks the pending step.
 
         Raises FloatingPointError that names the step and the file of its batch if the policy is
-        'stop', or if too many consecutive updates were skipped. The step is not saved then.
+        'stop', or if too many consecutive updates of one state were skipped. The step is not
+        saved then.
         """
         (step, updates), self._pending = self._pending, (0, ())
-        for number, (metrics, batch) in enumerate(updates):
+        for number, (metrics, batch, state) in enumerate(updates):
             if float(np.asarray(metrics['grads/finite'])):
-                self._consecutive_skips = 0
+                self._consecutive_skips[state] = 0
             else:
                 path = self._folder / 'nonfinite' / f'step-{step:06d}-{number}.npz'
                 _write_batch(path, batch)
@@ -48,18 +58,18 @@ class FiniteGuard:
                     text += (
                         '; weights of its tokens are not finite: check the function of `reweigh`'
                     )
-                self._react(text)
+                self._react(text, state)
 
-    def _react(self, text: str) -> None:
+    def _react(self, text: str, state: str) -> None:
         """Stops or warns, as the policy says."""
-        self._consecutive_skips += 1
-        if self._consecutive_skips == 1:
+        self._consecutive_skips[state] += 1
+        if self._consecutive_skips[state] == 1:
             watchdog.tell('nonfinite', text)
         if self._policy == 'stop':
             raise FloatingPointError(
                 f"{text}; lower the learning rate in a new --workdir, or set train.nonfinite='skip'"
             )
-        if self._consecutive_skips == MAX_CONSECUTIVE_SKIPS:
+        if self._consecutive_skips[state] == MAX_CONSECUTIVE_SKIPS:
             raise FloatingPointError(f'{text}; the {MAX_CONSECUTIVE_SKIPS}th update in a row')
         print(f'warning: {text}; skipped', file=sys.stderr)
 

@@ -105,6 +105,11 @@ class Objective:
             )
 
     @property
+    def has_ratio(self) -> bool:
+        """True if the loss reads a ratio to the policy that sampled."""
+        return self.surrogate in ('clip', 'cispo') and not self.on_policy
+
+    @property
     def reads_reference(self) -> bool:
         """True if Batch.ref_logprobs must hold log-probabilities of a reference model."""
         of_pairs = bool(self.pairs and self.pairs.reads_reference)
@@ -275,7 +280,9 @@ def loss(
     `totals`: of the whole batch, if this one is a part (`batch_totals`); None if it is whole.
     """
     o, num_tokens = objective, batch.loss_mask.sum()
-    batch, logprobs, entropy, excluded = trained_only(batch, logprobs, entropy)
+    batch, logprobs, entropy, excluded = trained_only(
+        batch, logprobs, entropy, reads_old=o.has_ratio
+    )
     weights = reweighed(o.reweigh, batch, logprobs=logprobs, entropy=entropy)
     batch = batch._replace(weights=weights)
     mask, ref = batch.loss_mask, batch.ref_logprobs
@@ -312,20 +319,6 @@ def loss(
     metrics['loss/excluded'] = jnp.sum(excluded, dtype='float32')
     maxima = {'loss/ratio_max': jnp.max(jnp.where(mask > 0, ratio, 0.0))}
     return Sums(total, weight, num_tokens, metrics, maxima)
-
-
-def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
-    """Adds metrics of |logprobs - batch.old_logprobs| [B, T] over the loss tokens.
-
-    The old log-probabilities are the sampler's here; a large gap means that sampler and trainer
-    compute different distributions.
-    """
-    known = (batch.loss_mask > 0) & jnp.isfinite(logprobs)
-    gaps = jax.lax.stop_gradient(jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0))
-    return sums._replace(
-        metrics=sums.metrics | {'sampler/gap': jnp.sum(gaps * batch.loss_mask)},
-        maxima=sums.maxima | {'sampler/gap_max': jnp.max(gaps)},
-    )
 
 
 def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:

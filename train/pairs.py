@@ -31,11 +31,10 @@ class PairedExamples(NamedTuple):
     others: tuple[Example, ...] = ()
 
 
-def pair_examples(chat: Chat, pair: Pair, *, rule: str, mask_common: bool) -> PairedExamples:
+def pair_examples(chat: Chat, pair: Pair, *, rule: str) -> PairedExamples:
     """Returns both conversations as sequences; only their last turns are trained.
 
-    With `mask_common` the common prefix of these turns is not trained. Raises ValueError if the
-    turns answer different prompts.
+    Raises ValueError if the turns answer different prompts.
     """
     sides = [
         chat.example(side.turns, trained=(side.turns[-1].role,), weights=None, last_only=True)
@@ -48,12 +47,18 @@ def pair_examples(chat: Chat, pair: Pair, *, rule: str, mask_common: bool) -> Pa
             f'prefer.pairs={rule!r}: the two responses to {pair.chosen.problem_id!r} answer '
             "different prompts; use prefer.prompt='question', or pairs of one attempt"
         )
-    if mask_common:
-        start, bodies = starts[0], [example.tokens[starts[0] :] for example in sides]
-        shortest = min(map(len, bodies))
-        is_same = np.cumprod(bodies[0][:shortest] == bodies[1][:shortest])
-        sides = [mask_range(example, start, start + int(is_same.sum())) for example in sides]
     return PairedExamples(*sides)
+
+
+def without_common(pair: PairedExamples) -> PairedExamples:
+    """Returns a pair whose responses are not trained on the tokens that both begin with."""
+    start = first_trained(pair.chosen)
+    bodies = [example.tokens[start:] for example in pair[:2]]
+    shortest = min(map(len, bodies))
+    is_same = np.cumprod(bodies[0][:shortest] == bodies[1][:shortest])
+    end = start + int(is_same.sum())
+    chosen, rejected = (mask_range(example, start, end) for example in pair[:2])
+    return pair._replace(chosen=chosen, rejected=rejected)
 
 
 def first_trained(example: Example) -> int:
@@ -86,21 +91,21 @@ def fitting_pairs(
     return kept, counts
 
 
-def with_others(
+def mismatched(
     pairs: Sequence[PairedExamples], questions: Sequence[str], *, length: int
-) -> list[PairedExamples]:
-    """Returns pairs whose `others` have the responses of the preceding pair of another question.
+) -> list[tuple[Example, Example]]:
+    """Returns, for each pair, its prompt with both responses of the preceding one of another
+    question.
 
-    KTO estimates its baseline z0 on such prompts with responses to other prompts (arXiv 2402.01306,
-    4.1). The sequences are cut to `length`. If all pairs are of one question, the pair before is
-    taken.
+    KTO estimates its baseline z0 on them (arXiv 2402.01306, 4.1). The sequences are cut to
+    `length`. If all pairs are of one question, the pair before is taken.
     """
     result = []
     for i, pair in enumerate(pairs):
         before = [(i - k) % len(pairs) for k in range(1, len(pairs) + 1)]
         j = next((j for j in before if questions[j] != questions[i]), before[0])
         others = (swap_response(pair.chosen, side, length=length) for side in pairs[j][:2])
-        result.append(pair._replace(others=tuple(others)))
+        result.append(tuple(others))
     return result
 
 

@@ -14,7 +14,7 @@ from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.token_rules import Place
 from elenchus.train.expert_balance import with_expert_balance
-from elenchus.train.objective import Objective, batch_totals, loss, with_sampler_gap
+from elenchus.train.objective import Objective, Sums, batch_totals, loss
 from elenchus.train.state import TrainState
 
 Transform = Callable[..., jax.Array]
@@ -142,6 +142,20 @@ def loss_and_grads(
     means = {name: x / jnp.maximum(sums.tokens, 1.0) for name, x in sums.metrics.items()}
     total = sums.total / weight
     return total, grads, means | sums.maxima | {'loss/total': total, 'loss/tokens': sums.tokens}
+
+
+def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
+    """Adds metrics of |logprobs - batch.old_logprobs| [B, T] over the loss tokens.
+
+    The old log-probabilities are the sampler's here; a large gap means that sampler and trainer
+    compute different distributions.
+    """
+    known = (batch.loss_mask > 0) & jnp.isfinite(logprobs)
+    gaps = jax.lax.stop_gradient(jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0))
+    return sums._replace(
+        metrics=sums.metrics | {'sampler/gap': jnp.sum(gaps * batch.loss_mask)},
+        maxima=sums.maxima | {'sampler/gap_max': jnp.max(gaps)},
+    )
 
 
 def _in_microbatches(value_and_grad, model, rows, *, count: int):

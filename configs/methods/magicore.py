@@ -54,5 +54,7 @@ def hard(groups, number):
 CHANGES = {
     'evaluate.refine': 'elenchus.configs.methods.magicore:hard',
     'evaluate.num_rounds': 4,
+    'evaluate.num_attempts': 40,
 }
-get_config = method.of(CHANGES, stages=method.EVALUATE)
+LAB = {'evaluate.num_attempts': 8}
+get_config = method.of(CHANGES, stages=method.EVALUATE, lab_changes=LAB)

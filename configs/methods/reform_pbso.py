@@ -24,7 +24,8 @@ def bounded(returns, context):
     for turn in range(returns.shape[1] - 1, -1, -1):
         following = np.clip(context.rewards[:, turn] + context.discount * following, LEAST, MOST)
         values[:, turn] = following
-    return (values - values.mean()) / (values.std() + context.settings.epsilon)
+    mean = values[0, 0] if np.ptp(values) == 0 else values.mean()  # exactly 0 of equal ones
+    return (values - mean) / (values.std() + context.settings.epsilon)
 
 
 CHANGES = {

@@ -5,6 +5,8 @@ import itertools
 import random
 import zlib
 
+from elenchus.configs.methods import multi_critique
+
 
 def random_reward(turns):
     """Returns 0 or 1 for each response of a group, each in half of the cases, by a hash.
@@ -25,6 +27,36 @@ def random_half(responses):
     return [
         bool(zlib.crc32(f'{response.problem.id} {place} {response.text}'.encode()) >> 16 & 1)
         for place, response in enumerate(responses)
+    ]
+
+
+def random_verdicts(responses):
+    """As `random_half`, after the critic has criticised each response: at the same tokens."""
+    return random_half(responses)
+
+
+random_verdicts.reads_verdicts = True
+
+
+def random_critiques(groups):
+    """Pairs two critiques of an attempt at random, one pair where some help more than others."""
+    pairs = []
+    for number, group in enumerate(groups):
+        if len({episode.turns[-1].facts.helpful for episode in group} - {None}) > 1:
+            two = random.Random(f'{group.problem.id}/{number}').sample(list(group), 2)
+            pairs.append((*two, 0.0))
+    return pairs
+
+
+def random_sides(groups):
+    """The pairs of MultiCritique, of which one side or the other is chosen, by a hash."""
+    pairs = multi_critique.agreement(groups)
+    is_swapped = [
+        zlib.crc32(f'{i} {pair[0].problem_id}'.encode()) & 1 for i, pair in enumerate(pairs)
+    ]
+    return [
+        (rejected, chosen, offset) if swap else (chosen, rejected, offset)
+        for swap, (chosen, rejected, offset) in zip(is_swapped, pairs, strict=True)
     ]
 
 

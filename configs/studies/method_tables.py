@@ -26,7 +26,7 @@ TABLES = {
         Effect('empo', 'random reward', 'attempt, %'),
         Effect('guide_grpo', 'grpo', 'hard attempt, %'),
         Effect('efficiency', 'grpo', 'tokens an attempt'),
-        Effect('rest_grpo', 'grpo', 'attempt, %'),
+        Effect('rest_grpo', 'rest_grpo, all groups', 'attempt, %'),
         Effect('qwen2p5_math', 'grpo', 'attempt, %'),
     ),
     'correction': (
@@ -42,7 +42,7 @@ TABLES = {
         Effect('spiral_rae', 'grpo of both', 'refined, %'),
     ),
     'critic': (
-        Effect('critique_rl', 'verdicts alone', 'refined, %'),
+        Effect('critique_rl', 'critique_rl, verdicts alone', 'refined, %'),
         Effect('critique_rl', 'helpfulness alone', 'wrong found and right passed, %'),
         Effect('ref_critic', 'verdicts alone', 'refined, %'),
         Effect('deepcritic', 'verdicts alone', 'processbench F1'),
@@ -50,7 +50,7 @@ TABLES = {
     'credit': (
         Effect('dr_saf', 'grpo', 'attempt, %'),
         Effect('prime', 'prime, outcomes alone', 'attempt, %'),
-        Effect('thinklite_vl', 'grpo', 'attempt, %'),
+        Effect('thinklite_vl', 'grpo, refilled', 'attempt, %'),
         Effect('ppo', 'ppo, no values', 'attempt, %'),
     ),
     'one_model': (Effect('rise', 'rise, no verdicts', 'wrong found and right passed, %'),),
@@ -62,15 +62,14 @@ TABLES = {
         Effect('med_refl', 'med_refl, random pairs', 'refined, %'),
     ),
     'critic_pairs': (
-        Effect('agentic_lu', 'agentic_lu, random pairs', 'refined, %'),
-        Effect('multi_critique', 'multi_critique, random pairs', 'refined, %'),
+        Effect('agentic_lu', 'agentic_lu, random critiques', 'refined, %'),
+        Effect('multi_critique', 'multi_critique, random sides', 'refined, %'),
     ),
     'data': (
         Effect('persona_math', 'persona_math, other problems', 'attempt, %'),
         Effect('trace_codegen', 'trace_codegen, right alone', 'attempt, %'),
         Effect('mc_cot', 'mc_cot, random responses', 'attempt, %'),
-        Effect('regenesis', 'regenesis, no outlines', 'attempt, %'),
-        Effect('self_evolution', 'self_evolution, random responses', 'attempt, %'),
+        Effect('self_evolution', 'self_evolution, random verdicts', 'attempt, %'),
     ),
     'fit': (
         Effect('masked_thought', 'plain fit', 'attempt, %'),
@@ -97,8 +96,10 @@ TABLES = {
         Effect('psr', 'three rounds for all', 'last round, %'),
         Effect('psr', 'three rounds for all', 'tokens, all rounds'),
         Effect('heart', 'heart, no phrases', 'last round, %'),
-        Effect('magicore', 'four rounds for all', 'vote of all rounds, %'),
-        Effect('magicore', 'four rounds for all', 'tokens, all rounds'),
+    ),
+    'gate': (
+        Effect('magicore', 'magicore, all refined', 'vote of all rounds, %'),
+        Effect('magicore', 'magicore, all refined', 'tokens, all rounds'),
     ),
     'search': (Effect('mc_nest', 'mc_nest, random scores', 'tree search, %'),),
     'splice': (Effect('agent_r', 'wrong lines read alone', 'talk, %'),),
@@ -118,6 +119,7 @@ NOT_MEASURED = {
     'tool_star': "the lab has no words for tags and one tool, CoSC's: its reward is the answer's",
     'refine_traces': "the lab's words have no tags and no confidence: its advantages are GRPO's",
     'rl_v': 'without its verdicts no critic is trained, which is another kind of run',
+    'regenesis': 'its actor would first learn to read outlines, in a stage that all arms share',
     'gere': 'what a model forgets is not among the figures of the lab',
     'reflective_verification': 'its model has more positions than that of the shared stages',
 }
@@ -162,6 +164,12 @@ CONTROLS = {
     'think_tuning, gated': ('think_tuning', {'reinforce.turns.episode': 'gated'}),
     'self_debug, verdicts alone': ('self_debug', {'reinforce.critic_rewards.helpful': 0.0}),
     'grpo of both': ('spiral_rae', {'reinforce.advantage.outcome': 'grpo'}),
+    'rest_grpo, all groups': ('rest_grpo', {'reinforce.advantage.outcome': 'grpo'}),
+    'grpo, refilled': (
+        ('reinforce', 'evaluate'),
+        {'reinforce.advantage.step_coef': 0.0, 'reinforce.refill_rounds': 2},
+    ),
+    'critique_rl, verdicts alone': ('critique_rl', {'reinforce.critic_rewards.helpful': 0.0}),
     'verdicts alone': (('reinforce_critic',), {'reinforce.critic_rewards.helpful': 0.0}),
     'helpfulness alone': ('critique_rl', {'reinforce.critic_rewards.verdict': 0.0}),
     'right responses alone': (
@@ -177,7 +185,7 @@ CONTROLS = {
     'no refinements': ('cycle', {'actor.refinements_per_problem': 0}),
     'three rounds for all': ('psr', {'evaluate.refine': 'wrong'}),
     'heart, no phrases': ('heart', {'evaluate.feedback': 'critique'}),
-    'four rounds for all': ('magicore', {'evaluate.refine': 'wrong'}),
+    'magicore, all refined': ('magicore', {'evaluate.refine': 'always'}),
     'mc_nest, random scores': (
         'mc_nest',
         {'sampling.tree.values': ((f'{CONTROL}:random_value', 1.0),)},
@@ -198,20 +206,24 @@ CONTROLS = {
             ('med_refl', f'{CONTROL}:random_refinements'),
         )
     },
-    **{  # as many pairs of a question as the method takes at most
-        f'{like}, random pairs': (like, {'prefer.pairs': 'random', 'prefer.keep': 2})
-        for like in ('agentic_lu', 'multi_critique')
-    },
+    'agentic_lu, random critiques': (
+        'agentic_lu',
+        {'prefer.pairs': f'{CONTROL}:random_critiques'},
+    ),
+    'multi_critique, random sides': (
+        'multi_critique',
+        {'prefer.pairs': f'{CONTROL}:random_sides'},
+    ),
     'persona_math, other problems': (
         'persona_math',
         {'improve.make': 'none', 'improve.num_problems': lambda c: min(120, c.data.num_train)},
     ),
     'trace_codegen, right alone': ('trace_codegen', {'improve.weighting': 'keep'}),
-    **{
-        f'{like}, random responses': (like, {'improve.explore.accept': f'{CONTROL}:random_half'})
-        for like in ('mc_cot', 'self_evolution')
-    },
-    'regenesis, no outlines': ('regenesis', {'improve.explore.player_guide': 'none'}),
+    'mc_cot, random responses': ('mc_cot', {'improve.explore.accept': f'{CONTROL}:random_half'}),
+    'self_evolution, random verdicts': (
+        'self_evolution',
+        {'improve.explore.accept': f'{CONTROL}:random_verdicts'},
+    ),
     'ppo, no values': ('ppo', {'reinforce.advantage.outcome': 'grpo'}),
     'light_if, all tokens': ('light_if', {'actor.fit.reweigh': 'none'}),
     'plain fit': ('masked_thought', {'actor.fit.read': 'same'}),
@@ -234,16 +246,17 @@ SIZES = {
     'b_star': {'improve.num_problems': 40, 'improve.candidates.num_problems': 10},
     'still_2': {'improve.num_problems': 45, 'improve.explore.token_budget': 600},
     'rest_grpo': {'evaluate.tree_problems': 0},
+    'magicore': {'evaluate.num_attempts': 8},  # with three votes entropy is never above ln 3
     'mc_nest': {'evaluate.tree_problems': 150},
     'vl_rethinker': {'reinforce.replay_groups': 16},
     'agentic_lu': {'prefer.num_problems': 40},
     'multi_critique': {'prefer.num_problems': 100},
     'persona_math': {'improve.num_problems': 60},
-    **dict.fromkeys(('trace_codegen', 'mc_cot', 'regenesis'), {'improve.num_problems': 100}),
+    **dict.fromkeys(('trace_codegen', 'mc_cot'), {'improve.num_problems': 100}),
     'self_evolution': {'improve.num_problems': 50},
     'cft': {'critique.num_problems': 1000, 'critic.fit.num_steps': 240},  # as much as the actor
     'light_if': NO_CRITIC | {'reinforce.advantage.step_coef': 0.0},
-    **dict.fromkeys(('cycle', 'masked_thought', 'fun_reason'), NO_CRITIC),
+    **dict.fromkeys(('masked_thought', 'fun_reason'), NO_CRITIC),
 }
 
 ATTEMPT = ('last', 'accuracy', 'attempt', 'all', 0)
@@ -275,12 +288,15 @@ TALKS = (
     COST,
 )
 COLUMNS = {
-    'rounds': (
-        column('attempt, %', ATTEMPT),
-        column('refined, %', REFINED),
-        column('last round, %', (*ROUNDS, 'accuracy', 'all', 0)),
-        column('vote of all rounds, %', (*ALL_ROUNDS, 'accuracy', 'all', 0)),
-        column('tokens, all rounds', (*ROUNDS, 'tokens', 'all'), scale=1.0),
+    **dict.fromkeys(
+        ('rounds', 'gate'),
+        (
+            column('attempt, %', ATTEMPT),
+            column('refined, %', REFINED),
+            column('last round, %', (*ROUNDS, 'accuracy', 'all', 0)),
+            column('vote of all rounds, %', (*ALL_ROUNDS, 'accuracy', 'all', 0)),
+            column('tokens, all rounds', (*ROUNDS, 'tokens', 'all'), scale=1.0),
+        ),
     ),
     'search': (
         column('attempt, %', ATTEMPT),

@@ -17,6 +17,7 @@ methods.py:talk         self-correction in one turn
 methods.py:segments     reinforcement of talks
 methods.py:cycle        refinements among an actor's demonstrations
 methods.py:rounds       which answers are refined again, and how often
+methods.py:gate         which questions are refined at all
 methods.py:search       trees of refined answers
 methods.py:splice       how wrong and right lines become one turn
 methods.py:decoding     what happens while an attempt is sampled
@@ -30,7 +31,7 @@ directory serves all tables but `segments`, whose model has more positions:
 
 M=configs/studies/methods.py
 for t in actor credit correction feedback critic one_model critiques labels pairs critic_pairs \\
-    improve data fit talk cycle rounds search splice decoding reflection; do
+    improve data fit talk cycle rounds gate search splice decoding reflection; do
     python -m scripts.study --config $M:$t --workdir runs/methods
 done
 python -m scripts.study --config $M:segments --workdir runs/methods/segments

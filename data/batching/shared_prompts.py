@@ -44,16 +44,16 @@ def share_prompts(
         batch: one sequence per row; rows of a group are adjacent.
         samples: number of samples per group.
         prompt: positions for the prompt, which is padded in front. The prompt is the longest common
-            prefix of the group without trained tokens, cut to this length.
+            prefix of the group before the body of any trained turn, cut to this length.
         response: positions for the rest of each sample.
 
     Returns the batch [B / samples, prompt + samples * response] and where its positions come from.
     The sequences are segments 1, 2, ... of their row; the prompt belongs to segment 1. Raises
     ValueError if the rest of a sample is longer than `response`.
     """
-    fields = (batch.tokens, batch.loss_mask, batch.segments)
-    tokens, mask, segments = (x.reshape(-1, samples, x.shape[1]) for x in fields)
-    is_common = (tokens == tokens[:, :1]) & (mask == 0) & (segments > 0)
+    fields = (batch.tokens, _in_trained_turns(batch), batch.segments)
+    tokens, is_trained, segments = (x.reshape(-1, samples, x.shape[1]) for x in fields)
+    is_common = (tokens == tokens[:, :1]) & ~is_trained & (segments > 0)
     # cumprod ends the prefix at the first position where any sample of the group differs.
     prefix = np.cumprod(is_common.all(axis=1), axis=1).sum(axis=1)
     start = np.minimum(prefix, prompt)[:, None]
@@ -76,3 +76,17 @@ def share_prompts(
     shared = Batch(*(sources.gather(values) for values in batch))
     segment = np.where(used, 1 + sample_of, 0).astype(np.int32)
     return shared._replace(segments=segment), sources
+
+
+def _in_trained_turns(batch: Batch) -> np.ndarray:
+    """True [B, T] in the bodies of turns with trained tokens, also where these are forced.
+
+    Samples may begin a turn with the same forced tokens. They are no prompt: a rule that reads the
+    place of a token in its turn counts them.
+    """
+    result = np.zeros(batch.tokens.shape, bool)
+    for row, (mask, turns, steps) in enumerate(
+        zip(batch.loss_mask, batch.turns, batch.steps, strict=True)
+    ):
+        result[row] = np.isin(turns, np.unique(turns[mask > 0])) & (steps > 0)
+    return result | (batch.loss_mask > 0)

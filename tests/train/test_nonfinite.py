@@ -18,7 +18,7 @@ BROKEN = {'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}
 
 def push_steps(guard, *values):
     for step, value in enumerate(values, start=1):
-        guard.push(step, [(value, tiny_model.random_batch(step, rows=2))])
+        guard.push(step, [nonfinite.Update(value, tiny_model.random_batch(step, rows=2))])
     guard.flush()
 
 
@@ -46,11 +46,19 @@ def test_a_step_is_skipped_with_a_warning_until_ten_in_a_row(tmp_path, capsys):
 def test_of_several_updates_a_step_the_broken_one_is_kept(tmp_path):
     batches = [tiny_model.random_batch(seed, rows=2) for seed in range(3)]
     guard = nonfinite.FiniteGuard(tmp_path, 'skip')
-    guard.push(4, list(zip((FINE, BROKEN, FINE), batches, strict=True)))
+    guard.push(4, list(map(nonfinite.Update, (FINE, BROKEN, FINE), batches)))
     guard.flush()
     (kept,) = (tmp_path / 'nonfinite').iterdir()
     assert kept.name == 'step-000004-1.npz'
     np.testing.assert_array_equal(np.load(kept)['tokens'], batches[1].tokens)
+
+
+def test_finite_updates_of_a_value_model_do_not_hide_a_broken_policy(tmp_path):
+    batch, guard = tiny_model.random_batch(0, rows=2), nonfinite.FiniteGuard(tmp_path, 'skip')
+    updates = [nonfinite.Update(BROKEN, batch, 'actor'), nonfinite.Update(FINE, batch, 'value')]
+    with pytest.raises(FloatingPointError, match='the 10th update in a row'):
+        for step in range(nonfinite.MAX_CONSECUTIVE_SKIPS + 1):
+            guard.push(step, updates)
 
 
 @pytest.mark.parametrize('skip', [True, False])

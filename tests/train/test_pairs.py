@@ -25,8 +25,8 @@ def episode(*texts, question='eve 7 ; eve ?', problem='p'):
 
 
 def examples_of(chosen, rejected, *, mask_common=False):
-    pair = Pair(chosen, rejected, 0.0)
-    return pairs.pair_examples(CHAT, pair, rule='mine', mask_common=mask_common)
+    pair = pairs.pair_examples(CHAT, Pair(chosen, rejected, 0.0), rule='mine')
+    return pairs.without_common(pair) if mask_common else pair
 
 
 def trained_text(example):
@@ -81,15 +81,27 @@ def test_others_have_the_prompt_of_the_pair_and_responses_to_another_question():
         )
         for i, q in enumerate((3, 3, 5))
     ]
-    result = pairs.with_others(data, questions, length=100)
-    texts = [[trained_text(e) for e in pair.others] for pair in result]
+    result = pairs.mismatched(data, questions, length=100)
+    texts = [[trained_text(e) for e in others] for others in result]
     assert texts == [['#### 4', '#### 5'], ['#### 4', '#### 5'], ['#### 2', '#### 3']]
-    for pair, other in zip(data, result, strict=True):
+    for pair, others in zip(data, result, strict=True):
         start = pairs.first_trained(pair.chosen)
-        for example in other.others:
+        for example in others:
             assert example.tokens[:start].tolist() == pair.chosen.tokens[:start].tolist()
-    cut = pairs.with_others(data, questions, length=len(data[0].chosen.tokens) - 1)
-    assert all(len(e.tokens) < len(data[0].chosen.tokens) for pair in cut for e in pair.others)
+    cut = pairs.mismatched(data, questions, length=len(data[0].chosen.tokens) - 1)
+    assert all(len(e.tokens) < len(data[0].chosen.tokens) for others in cut for e in others)
+
+
+def test_others_have_whole_responses_where_only_what_differs_is_trained():
+    data = [
+        examples_of(
+            episode(f'eve 7\n #### {i}', question=f'eve {i} ; eve ?'),
+            episode(f'eve 7\n #### {i + 1}', question=f'eve {i} ; eve ?'),
+        )
+        for i in (3, 5)
+    ]
+    (first, _) = pairs.mismatched(data, ['a', 'b'], length=100)
+    assert [trained_text(e) for e in first] == ['eve 7\n #### 5', 'eve 7\n #### 6']
 
 
 def table(_, batch):

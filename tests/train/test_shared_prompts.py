@@ -31,7 +31,9 @@ def make_batch(seed: int, shared: SharedPrompt = SHARED, *, prompts: int = 4) ->
     examples = []
     for _ in range(prompts):
         size = rng.integers(1, shared.prompt + 1)
-        prompt = tiny_model.random_example(rng, size)._replace(loss_mask=np.zeros(size, np.float32))
+        prompt = tiny_model.random_example(rng, size)._replace(
+            loss_mask=np.zeros(size, np.float32), steps=np.zeros(size, np.int32)
+        )
         for _ in range(shared.samples):
             rest = tiny_model.random_example(rng, rng.integers(2, shared.response + 1))
             joined = zip(prompt, rest, strict=True)
@@ -150,3 +152,24 @@ def test_a_prompt_longer_than_its_place_continues_in_the_responses():
 def test_a_response_that_is_longer_than_its_place_is_refused():
     with pytest.raises(ValueError, match='tokens after the prompt that 3 samples share; at most 3'):
         merge_rows(make_batch(7), SHARED._replace(response=3))
+
+
+def test_an_equal_beginning_of_trained_turns_is_no_prompt():
+    """Samples that restart with the same forced tokens: each counts its turn's places from 0."""
+    zeros = lambda kind: np.zeros(8, kind)  # noqa: E731
+    example = Example(
+        tokens=np.arange(1, 9, dtype=np.int32),
+        loss_mask=np.array([0, 0, 0, 0, 0, 1, 1, 1], np.float32),
+        weights=zeros(np.float32),
+        old_logprobs=zeros(np.float32),
+        ref_logprobs=zeros(np.float32),
+        steps=np.array([0, 0, 0, 1, 1, 1, 2, 2], np.int32),
+        turns=np.array([1, 1, 2, 2, 2, 2, 2, 2], np.int32),  # a header at index 2
+        roles=np.array([1, 1, 3, 3, 3, 3, 3, 3], np.int32),
+    )
+    batch = packing.pad([example] * 2, length=8)
+    shared, sources = shared_prompts.share_prompts(batch, samples=2, prompt=4, response=6)
+    assert shared.tokens[0, :4].tolist() == [0, 1, 2, 3]
+    places = jax.tree.map(np.asarray, step.places_of(shared))
+    inside = sources.scatter(places.turn_position, batch.tokens.shape)[:, 3:]
+    assert inside.tolist() == [[0, 1, 2, 3, 4]] * 2

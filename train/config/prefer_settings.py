@@ -50,6 +50,15 @@ class PreferSettings:
     fit: FitSettings
     lora: LoraSettings
 
+    def __post_init__(self):
+        if self.fit.reweigh != 'none' and self.loss.reads_reference:
+            # Offsets and z0 are a shift of the reference's log-probability of one token.
+            raise ValueError(
+                f'prefer.fit.reweigh={self.fit.reweigh!r} with prefer.loss.kind='
+                f'{self.loss.kind!r} would weigh the offset of a pair by the factor of one token; '
+                "nearest: 'none'"
+            )
+
     @property
     def ids_per_question(self) -> int:
         """Number of request ids that one question may use."""

@@ -5,8 +5,7 @@ metrics.jsonl. On chips without known peaks (a CPU) there are tokens a second on
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import jax
 
@@ -74,9 +73,9 @@ class TrainingSpeed:
         self._flops, self._clock = flops_per_token, clock
         self._tokens, self._start = 0, clock()
 
-    def push(self, updates: Sequence[tuple[Any, Batch]]) -> None:
+    def push(self, batches: Iterable[Batch]) -> None:
         """Adds the batches of a step."""
-        self._tokens += sum(int((batch.segments > 0).sum()) for _, batch in updates)
+        self._tokens += sum(int((batch.segments > 0).sum()) for batch in batches)
 
     def row(self) -> dict[str, float]:
         """Returns the speeds since the last call."""

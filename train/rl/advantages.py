@@ -18,10 +18,20 @@ Baseline = Literal['group', 'position']
 position."""
 
 
+def exact_mean(values: Sequence[float]) -> float:
+    """Returns the mean of numbers, and exactly their value where all are equal.
+
+    The mean of six times 0.1 is rounded to less than 0.1: a group without any difference would have
+    advantages of 1e-13, and would not count as one of zero variance.
+    """
+    first = float(values[0])
+    return first if all(value == first for value in values) else float(np.mean(values))
+
+
 def group_normalised(rewards: Sequence[float], *, epsilon: float) -> np.ndarray:
     """Returns (r - mean) / (std + epsilon) over a group, [G]. GRPO, arXiv 2402.03300."""
     r = np.asarray(rewards, np.float64)
-    return ((r - r.mean()) / (r.std() + epsilon)).astype(np.float32)
+    return ((r - exact_mean(r)) / (r.std() + epsilon)).astype(np.float32)
 
 
 def centred(rewards: Sequence[float]) -> np.ndarray:
@@ -30,13 +40,13 @@ def centred(rewards: Sequence[float]) -> np.ndarray:
     Without the division by std, very easy and very hard problems get no extra weight.
     """
     r = np.asarray(rewards, np.float64)
-    return (r - r.mean()).astype(np.float32)
+    return (r - exact_mean(r)).astype(np.float32)
 
 
 def leave_one_out(rewards: Sequence[float]) -> np.ndarray:
     """Returns r_i - mean of the other rewards, [G], G > 1. RLOO, arXiv 2402.14740."""
     r = np.asarray(rewards, np.float64)
-    return ((r - r.mean()) * len(r) / (len(r) - 1)).astype(np.float32)
+    return ((r - exact_mean(r)) * len(r) / (len(r) - 1)).astype(np.float32)
 
 
 StepRewards = Sequence[float | None]
@@ -70,7 +80,7 @@ def process_normalised(
         column[~np.isnan(column)] if not np.isnan(column).all() else np.zeros(1)
         for column in columns
     ]
-    means = np.array([column.mean() for column in columns])
+    means = np.array([exact_mean(column) for column in columns])
     divisors = np.array([max(column.std(), std_floor) + epsilon for column in columns])
     results = []
     for r in rewards:

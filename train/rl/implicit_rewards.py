@@ -21,6 +21,7 @@ from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.train import objective
 from elenchus.train.loop import LoopSettings, Updates, to_device
+from elenchus.train.nonfinite import Update
 from elenchus.train.rl import update_batch
 from elenchus.train.rl.logprobs import change_layout, make_logprobs
 from elenchus.train.rl.rollouts import Groups, SampledGroups
@@ -144,8 +145,8 @@ def update(
         minibatch = update_batch.select_rows(batch, rows)
         merged, _ = change_layout(minibatch, training.shared)
         state, values = training.train_step(state, to_device(merged), training.frozen)
-        updates.append((values, minibatch))
-    means = update_batch.mean_of_updates([values for values, _ in updates])
+        updates.append(Update(values, minibatch, KEY))
+    means = update_batch.mean_of_updates([update.metrics for update in updates])
     names = {'total': 'loss', 'preferred': 'accuracy', 'margin': 'margin'}
     metrics = {f'implicit/{name}': means[f'loss/{key}'] for key, name in names.items()}
     return state, metrics, updates

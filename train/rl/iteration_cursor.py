@@ -23,8 +23,8 @@ class IterationCursor:
         """Adds what a player's part of an iteration sampled and trained."""
         self.advantage_states[player] = state
         self.counters['tokens_sampled'] += sampled_tokens
-        for _, minibatch in updates:
-            self.counters.update(packing.token_counts(minibatch))
+        for update in updates:
+            self.counters.update(packing.token_counts(update.batch))
 
     def take_row(self) -> dict[str, Any]:
         """Returns the metrics of all players of an iteration, which ends with it."""

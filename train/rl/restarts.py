@@ -102,8 +102,13 @@ def _is_restart(item: object, group: RolloutGroup) -> bool:
 
 
 def _opening(chat: Chat, source: Turn, item: Restart, *, kept: bool, function: Callable) -> Turn:
-    """Returns the beginning of a turn; all is forced but, if `kept`, what was sampled."""
-    tokens = source.tokens[: item.num_tokens]
+    """Returns the beginning of a turn; all is forced but, if `kept`, what was sampled.
+
+    It ends before a tool's answer that it does not have whole.
+    """
+    tools = tuple(tool for tool in source.tools if tool.end <= item.num_tokens)
+    cut = [tool.start for tool in source.tools[len(tools) :]]
+    tokens = source.tokens[: min([item.num_tokens, *cut])]
     if tokens[-1:] == (chat.end_id,):
         tokens = tokens[:-1]
     text = item.text and paused_turns.appended_ids(chat, item.text, function, field=FIELD)
@@ -116,6 +121,7 @@ def _opening(chat: Chat, source: Turn, item: Restart, *, kept: bool, function: C
         tokens=whole,
         logprobs=(*logprobs, *(0.0 for _ in text)),
         steps=(),
+        tools=tools,
         forced=(*forced, *range(size, len(whole))),
     )
 

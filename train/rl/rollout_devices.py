@@ -65,15 +65,9 @@ def parts(mesh: Mesh, num_devices: int) -> tuple[Mesh, Mesh]:
 def check_overlap(settings: ReinforceSettings, mesh: Mesh) -> None:
     """Raises ValueError if rollouts of these settings cannot overlap updates on the mesh.
 
-    Overlap needs an objective with a ratio to the policy that sampled, a run of one process and, on
-    several devices, some for rollouts alone.
+    Overlap needs a run of one process and, on several devices, some for rollouts alone.
     """
     staleness, count = settings.staleness, settings.rollout_devices
-    if staleness and settings.objective.surrogate == 'logprob':
-        raise ValueError(
-            f'reinforce.staleness={staleness} needs a ratio to the policy that sampled, which '
-            "reinforce.objective.surrogate='logprob' has not; nearest: 0"
-        )
     if count and (not staleness or settings.implicit.beta):
         raise ValueError(
             f'reinforce.rollout_devices={count} needs staleness above 0, not {staleness}, and no '

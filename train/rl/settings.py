@@ -31,6 +31,7 @@ from elenchus.train.rl.actor_episodes import (
 from elenchus.train.rl.advantages import AdvantageSettings, reads_values
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
 from elenchus.train.rl.gae import ValueSettings
+from elenchus.train.rl.off_policy import check_ratio
 from elenchus.train.rl.restarts import RESTARTS
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_labels, reads_scores
 
@@ -233,13 +234,15 @@ class ReinforceSettings:
                 f'reinforce.num_minibatches={self.num_minibatches} must divide num_problems * '
                 f'num_samples / samples_per_row = {self.rows}'
             )
-        is_off_policy = self.num_updates > 1 or self.replay_groups or self.staleness
-        if is_off_policy and self.objective.on_policy:
-            raise ValueError(
-                f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration, '
-                f'replay_groups={self.replay_groups} and staleness={self.staleness}: set it to '
-                'False, or num_minibatches and num_epochs to 1 and the others to 0'
-            )
+        check_ratio(
+            self.objective,
+            num_updates=self.num_updates,
+            sampled_by_others={
+                'replay_groups': self.replay_groups,
+                'staleness': self.staleness,
+                'turns.hint_share': self.turns.hint_share,
+            },
+        )
         if self.num_steps * self.num_updates > MOST:  # the schedule counts in int32
             raise ValueError(
                 f'reinforce.num_steps={self.num_steps} of {self.num_updates} updates are more than '

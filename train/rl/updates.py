@@ -9,6 +9,7 @@ import numpy as np
 
 from elenchus.model import lora
 from elenchus.train.loop import Updates, to_device
+from elenchus.train.nonfinite import Update
 from elenchus.train.rl import update_batch, value_model
 from elenchus.train.rl.iterations import PlayerTraining
 from elenchus.train.rl.logprobs import change_layout
@@ -44,9 +45,9 @@ def update_player(
             )
         merged, _ = change_layout(minibatch, training.shared)
         state, values = train_step(state, to_device(merged), training.frozen)
-        updates.append((values, minibatch))
+        updates.append(Update(values, minibatch, training.key))
     states = states | {training.key: state}
-    metrics = metrics | update_batch.mean_of_updates([v for v, _ in updates])
+    metrics = metrics | update_batch.mean_of_updates([update.metrics for update in updates])
     if value is None:
         return states, metrics, updates
     minibatches = [update_batch.select_rows(batch.values, rows) for rows in chosen]

@@ -21,6 +21,7 @@ from elenchus.model.config import ModelConfig
 from elenchus.model.transformer import Transformer
 from elenchus.train import loop, objective
 from elenchus.train.loop import LoopSettings, Updates, to_device
+from elenchus.train.nonfinite import Update
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import gae, update_batch
 from elenchus.train.rl.logprobs import change_layout, make_logprobs
@@ -103,8 +104,8 @@ def update(
     for minibatch in minibatches:
         merged, _ = change_layout(minibatch, training.shared)
         state, numbers = training.train_step(state, to_device(merged), training.frozen)
-        updates.append((numbers, minibatch))
-    means = update_batch.mean_of_updates([numbers for numbers, _ in updates])
+        updates.append(Update(numbers, minibatch, training.key))
+    means = update_batch.mean_of_updates([update.metrics for update in updates])
     metrics = {
         'value/loss': means['loss/total'],
         'value/clipped': means['value/clipped'],

@@ -25,6 +25,7 @@ from elenchus.train.config.prefer_settings import PreferSettings
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
 from elenchus.train.metrics import speed
+from elenchus.train.nonfinite import Update
 from elenchus.train.pair_rules import FIELD, PAIR_RULES, find_pairs
 from elenchus.train.pairs import PairedExamples, PairScores
 from elenchus.train.rl.logprobs import make_logprobs
@@ -174,9 +175,8 @@ def make_pairs(
     if player == 'actor' and s.prompt == 'question':
         chosen = [prefer_groups.behind_question(models.sampler, pair) for pair in chosen]
     chat = models.sampler.chat
-    examples = [
-        pairs.pair_examples(chat, pair, rule=s.pairs, mask_common=s.mask_common) for pair in chosen
-    ]
+    whole = [pairs.pair_examples(chat, pair, rule=s.pairs) for pair in chosen]
+    examples = [pairs.without_common(pair) for pair in whole] if s.mask_common else whole
     length = s.length or loop.length
     kept, counts = pairs.fitting_pairs(examples, length=length)
     if not kept:
@@ -190,7 +190,8 @@ def make_pairs(
     examples = [examples[i] for i in kept]
     if s.loss.kind == 'kto':
         questions = [chosen[i].chosen.problem_id for i in kept]
-        examples = pairs.with_others(examples, questions, length=length)
+        others = pairs.mismatched([whole[i] for i in kept], questions, length=length)
+        examples = [e._replace(others=o) for e, o in zip(examples, others, strict=True)]
     offsets = [chosen[i].offset for i in kept]
     return list(zip(examples, offsets, strict=True)), {
         'groups': len(groups),
@@ -281,7 +282,7 @@ def fit_pairs(
             baseline = np.mean([pairs.log_ratio(e, v) for e, v in zip(others, values, strict=True)])
             batch = pairs.shift_batch(batch, max(0.0, float(baseline)))
         state, metrics = train_step(state, to_device(batch), frozen)
-        return state, metrics, [(metrics, batch)]
+        return state, metrics, [Update(metrics, batch)]
 
     with stage.metrics() as writer:
         state, last_row = train_loop(

@@ -12,6 +12,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
 from elenchus.train.metrics import speed
+from elenchus.train.nonfinite import Update
 from elenchus.train.replayed_texts import Replay
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.sft import FitSettings, make_fit_step
@@ -92,7 +93,7 @@ def sft(
         batch = next(batches)
         more = {} if replay is None else {'extra': replay.inputs(step, model, rows=loop.rows)}
         state, metrics = train_step(state, to_device(batch), frozen, **more)
-        return state, metrics | {'data/waste': packing.waste(batch)}, [(metrics, batch)]
+        return state, metrics | {'data/waste': packing.waste(batch)}, [Update(metrics, batch)]
 
     with stage.metrics() as writer:
         state, last_row = train_loop(

@@ -100,11 +100,11 @@ def batch(segments):
 def test_training_speed_leaves_out_padding_and_starts_again_with_each_row(monkeypatch):
     clock = [0.0]
     meter = speed.TrainingSpeed(1e6, clock=lambda: clock[0])
-    meter.push([({}, batch(np.array([[1, 1, 0, 0], [1, 2, 2, 0]])))])
+    meter.push([batch(np.array([[1, 1, 0, 0], [1, 2, 2, 0]]))])
     clock[0] = 2.0
     assert meter.row() == {'tokens_per_s': 2.5}
     monkeypatch.setattr(machines, 'peaks_of', lambda kind: V5E)
-    meter.push([({}, batch(np.ones((2, 4), int)))] * 2)
+    meter.push([batch(np.ones((2, 4), int))] * 2)
     clock[0] = 3.0
     row = meter.row()
     assert row['tokens_per_s'] == 16

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from elenchus.train.rl import advantages
+from elenchus.train.rl.rewards import fill_unknown
 from tests.support import tiny_model
 
 FLOATS = st.floats(-10, 10, width=32)
@@ -53,8 +54,24 @@ def test_rloo_is_the_distance_from_the_mean_of_the_others(rewards):
 
 
 @pytest.mark.parametrize('name', COMPARING)
-def test_equal_rewards_teach_nothing(name):
-    assert not outcome(name, [1.0] * 4).any()
+@hypothesis.given(st.integers(2, 32), st.sampled_from([1.0, 0.1, 0.97, 1 / 3, -0.7, 1e8 + 0.1]))
+def test_equal_rewards_teach_nothing(name, size, reward):
+    """Exactly nothing, although the mean of six times 0.1 is not 0.1."""
+    assert not outcome(name, [reward] * size).any()
+
+
+@hypothesis.given(st.integers(2, 32), st.sampled_from([0.1, 0.97, 1 / 3]))
+def test_equal_scores_of_steps_teach_nothing(size, score):
+    scores = [[score] * 3, [score]] * size
+    for baseline in ('group', 'position'):
+        found = advantages.process_normalised(scores, epsilon=EPSILON, baseline=baseline)
+        assert not any(steps.any() for steps in found)
+
+
+@hypothesis.given(st.integers(1, 32), st.integers(1, 32))
+def test_an_unknown_reward_beside_equal_ones_is_exactly_theirs(known, unknown):
+    filled = fill_unknown([{'format': 0.1}] * known + [{'format': None}] * unknown)
+    assert {values['format'] for values in filled} == {0.1}
 
 
 @pytest.mark.parametrize('name', COMPARING)

@@ -222,9 +222,13 @@ def test_an_error_of_the_main_thread_ends_the_other_one_at_its_next_chunk(tmp_pa
         ({'staleness': -1}, r'staleness=-1 must be at least 0; nearest: 0'),
         ({'staleness': 101}, r'staleness=101 must be at most 100; nearest: 100'),
         ({'staleness': 1, 'objective__on_policy': True}, r'on_policy=True with .* staleness=1'),
+        ({'staleness': 1, 'objective__surrogate': 'logprob'}, r'staleness=1, which needs a ratio'),
+        ({'replay_groups': 2, 'objective__surrogate': 'logprob'}, r'replay_groups=2, which needs'),
+        ({'turns__hint_share': 0.5, 'objective__surrogate': 'logprob'}, r'turns.hint_share=0.5, w'),
+        ({'turns__hint_share': 0.5, 'objective__on_policy': True}, r'on_policy=True .* hint_share'),
     ],
 )
-def test_settings_that_no_staleness_fits_are_refused_by_name(changes, message):
+def test_episodes_of_another_policy_need_a_ratio_to_it(changes, message):
     with pytest.raises(ValueError, match=message):
         cases.settings_of(**changes)
 
@@ -232,7 +236,6 @@ def test_settings_that_no_staleness_fits_are_refused_by_name(changes, message):
 @pytest.mark.parametrize(
     ('shape', 'changes', 'message'),
     [
-        ((1, 1, 1), {'staleness': 1, 'objective__surrogate': 'logprob'}, r'=1 needs a ratio'),
         ((2, 1, 1), {'rollout_devices': 1}, r'rollout_devices=1 needs staleness above 0, not 0'),
         ((2, 1, 2), {'staleness': 1}, r'staleness=1 on 4 .*rollout_devices=2'),
         ((1, 4, 1), {'staleness': 1}, r'staleness=1 on 4 devices .*: nearest: 0'),

@@ -105,6 +105,21 @@ def test_a_text_stands_behind_the_beginning_and_is_not_trained():
     assert engine.calls == 2
 
 
+@pytest.mark.parametrize(
+    ('size', 'count', 'num_tools'), [(3, 3, 0), (7, 6, 0), (9, 9, 1), (12, 12, 1)]
+)
+def test_a_restart_has_the_tools_answers_that_it_begins_with_and_no_part_of_one(
+    size, count, num_tools
+):
+    """A stale place of an answer would leave tokens untrained that are sampled now."""
+    tokens = fake_engine.ids_of('eve 7 ; ben : eve - 4 = 3 ; ben 3\n #### 3')
+    tool = records.ToolTurn('calculator', 'answered', 6, 9)
+    source = CHAT.sampled_turn('attempt', tokens, (-1.0,) * len(tokens), tools=(tool,))
+    item = restarts.Restart(0, size, '')
+    opening = restarts._opening(CHAT, source, item, kept=False, function=None)
+    assert opening.tokens == source.tokens[:count] and opening.tools == (tool,) * num_tools
+
+
 def test_its_own_beginning_may_stay_trained():
     plan = lambda group, rng: [(i, 4, ' wrong\n') for i in range(4)]  # noqa: E731
     before, _, _ = groups_of()
