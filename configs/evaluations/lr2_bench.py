@@ -6,7 +6,8 @@ and of responses that are complete, tell how near a model comes.
 Formula: exact match; partial match = right parts / parts; completion = responses with all parts.
 Source: the essence of "LR2Bench" (850 samples, six kinds of constraint problems, exact match).
 Differs: its data are the user's (data.source='jsonl'); parts are separated by commas, semicolons or
-line breaks; figures are over all puzzles, not by kind.
+line breaks, so that a wrong list of numbers such as 100,200 is read as one number; figures are over
+all puzzles, not by kind.
 """
 
 import re
@@ -26,10 +27,11 @@ def puzzles(groups, read):
         wanted = parts_of(group.problem.answer)
         for episode in group:
             parts = parts_of(episode.attempt.facts.answer)
+            is_exact = bool(episode.attempt.facts.correct)
             right = sum(a == b for a, b in zip(parts, wanted, strict=False))
-            exact += bool(episode.attempt.facts.correct)
-            partial += right / max(1, len(wanted))
-            complete += len(parts) == len(wanted)
+            exact += is_exact
+            partial += 1.0 if is_exact else right / max(1, len(wanted))
+            complete += is_exact or len(parts) == len(wanted)
             count += 1
     return {
         'exact match': exact / count,

@@ -25,5 +25,8 @@ def kept(logprobs, entropy, batch):
     return (rank < count) * mask * mask.sum() / jnp.maximum(count, 1)
 
 
-CHANGES = {'actor.fit.reweigh': 'elenchus.configs.methods.light_if:kept'}
+CHANGES = {
+    'actor.fit.reweigh': 'elenchus.configs.methods.light_if:kept',
+    'reinforce.advantage.step_coef': 0.0,
+}
 get_config = method.of(CHANGES, stages=method.REINFORCE)

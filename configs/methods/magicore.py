@@ -51,10 +51,7 @@ def hard(groups, number):
     return flags
 
 
-CHANGES = {
-    'evaluate.refine': 'elenchus.configs.methods.magicore:hard',
-    'evaluate.num_rounds': 4,
-    'evaluate.num_attempts': 40,
-}
+CHANGES = {'evaluate.refine': 'elenchus.configs.methods.magicore:hard'}
+CHANGES |= {'evaluate.num_rounds': 4, 'evaluate.num_attempts': 40}
 LAB = {'evaluate.num_attempts': 8}
 get_config = method.of(CHANGES, stages=method.EVALUATE, lab_changes=LAB)

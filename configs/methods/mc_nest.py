@@ -32,8 +32,8 @@ def nash(nodes, exploration, draw):
 
 def _weight(node, exploration, logarithm):
     """UCT of a child of the root; 0 of others. That there are m of them makes no difference."""
-    bonus = exploration * math.sqrt(logarithm / (node.visits + 1e-10))
-    return node.value + bonus if node.parent == 0 else 0.0
+    uct = node.value + exploration * math.sqrt(logarithm / (node.visits + 1e-10))
+    return uct if node.parent == 0 else 0.0
 
 
 def halfway(node, children, new):
@@ -44,15 +44,15 @@ def halfway(node, children, new):
 def reward(problem, notes):
     """What the model says of an answer, from -100 to 100, as a number in [0, 1]."""
     if not notes.written:
-        return [f'{problem.question}\n\nAnswer: {notes.text}\n\nScore it from -100 to 100.']
-    number = int((re.findall(r'-?\d+', notes.written[-1]) or ['-100'])[-1][:5])
+        return [f'{problem.question}\nAnswer: {notes.text}\n\nScore it, -100 to 100 (Score: 50).']
+    number = int((re.findall(r'score: *(-?\d+)', notes.written[-1].lower()) or ['-100'])[-1][:5])
     return (min(100, max(-100, number - 5 * (number > 95))) + 100) / 200
 
 
 reward.num_requests, NAME = 1, 'elenchus.configs.methods.mc_nest:'
 TREE = {'grow': 'refinement', 'select': NAME + 'nash', 'exploration': 1.0}
-TREE |= {'backup': NAME + 'halfway', 'values': ((NAME + 'reward', 1.0),)}
-TREE |= {'num_nodes': 8, 'expansions': 1, 'children': 2}
+TREE |= {'backup': NAME + 'halfway', 'num_nodes': 8, 'expansions': 1, 'children': 2}
+TREE |= {'values': ((NAME + 'reward', 1.0),)}
 CHANGES = {f'sampling.tree.{name}': value for name, value in TREE.items()}
 CHANGES |= {'evaluate.tree_problems': lambda c: c.evaluate.num_problems}
 LAB = {'sampling.tree.values': (('min', 1.0),)}

@@ -17,12 +17,12 @@ from elenchus.configs import method
 
 
 def shaped(turns):
-    """sigmoid of half the critic's logit, minus 1 for a wrong answer; None without a score."""
+    """sigmoid of half the critic's logit, minus 1 for a wrong answer; no score is one of 1/2."""
+    facts = [turn.turn.facts for turn in turns]
+    scores = [0.5 if fact.score is None else fact.score for fact in facts]
     return [
-        None
-        if turn.turn.facts.score is None
-        else half_sigmoid(turn.turn.facts.score) + float(turn.turn.facts.correct) - 1.0
-        for turn in turns
+        half_sigmoid(score) + float(fact.correct) - 1.0
+        for score, fact in zip(scores, facts, strict=True)
     ]
 
 

@@ -28,7 +28,7 @@ def in_order(text):
 def references(text):
     """Share of the sections' names that the thinking mentions."""
     thinking = ''.join(re.findall(r'<think>(.*?)</think>', text, re.DOTALL)).lower()
-    return sum(name in thinking for name in SECTIONS) / len(SECTIONS)
+    return sum(bool(re.search(rf'\b{name}\b', thinking)) for name in SECTIONS) / len(SECTIONS)
 
 
 def honesty(text, correct):

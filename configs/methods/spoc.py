@@ -31,11 +31,13 @@ def messages(lines, answer):
         role = 'solution' if is_solution else 'verdict'
         parts.append((role, len(parts) // 2, start, i + 1, float(reward)))
         start = i + 1
-    return parts
+    # A solution that never comes to an answer is wrong.
+    is_open = len(parts) % 2 == 0 and start < len(lines)
+    return parts + [('solution', len(parts) // 2, start, len(lines), 0.0)] * is_open
 
 
 def by_message(scores, context):
-    """Advantages of the lines of each talk; 0 behind the last message."""
+    """Advantages of the lines of each talk; 0 on a verdict that was not given."""
     talks = [messages(turn.lines, turn.problem.answer) for turn in context.turns[0]]
     rewards = collections.defaultdict(list)
     for role, place, _, _, reward in (message for talk in talks for message in talk):
@@ -51,8 +53,7 @@ def by_message(scores, context):
 by_message.reads_scores = False
 CHANGES = method.TALKS | {
     'reinforce.start': 'self_talk',
-    'reinforce.advantage.outcome_coef': 0.0,
-    'reinforce.advantage.step_coef': 1.0,
+    **{f'reinforce.advantage.{n}_coef': x for n, x in (('outcome', 0.0), ('step', 1.0))},
     'reinforce.advantage.steps': 'elenchus.configs.methods.spoc:by_message',
 }
 get_config = method.of(CHANGES, stages=(*method.CRITIC, 'self_talk', 'reinforce'))

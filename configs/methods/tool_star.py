@@ -49,11 +49,9 @@ CHANGES = {
     'sampling.tools.form': 'tags',
     'reinforce.rewards.correct': 0.0,
     'reinforce.rewards.functions': (('elenchus.configs.methods.tool_star:hierarchical', 1.0),),
+    'reinforce.advantage.step_coef': 0.0,
 }
-LAB = {
-    'sampling.tools.use': ('elenchus.configs.methods.tool_star:last_digit',),
-    'sampling.tools.form': 'equation',
-    'sampling.tools.max_calls': 20,
-    'reinforce.rewards.correct': 1.0,
-}
+LAB = {'sampling.tools.use': ('elenchus.configs.methods.tool_star:last_digit',)}
+LAB |= {'sampling.tools.form': 'equation', 'sampling.tools.max_calls': 20}
+LAB['reinforce.rewards.correct'] = 1.0
 get_config = method.of(CHANGES, stages=method.REINFORCE, lab_changes=LAB)

@@ -6,7 +6,8 @@ a wrong sample before it goes wrong.
 Formula: max log pi(right sample) and log pi(longest right prefix of a wrong one), weight 1 each.
 Source: arXiv 2205.14318; github.com/microsoft/TraceCodegen, 92bada8.
 Differs: a prefix is right if its lines are (the lab's judge), where the authors compare program
-states; where lines are not judged, wrong samples are left out. MLE only, as they shipped it.
+states; a right sample, too, is cut at a wrong line; where lines are not judged, wrong samples are
+left out, and so are turns that were cut off. MLE only, as they shipped it.
 """
 
 import math

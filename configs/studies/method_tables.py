@@ -246,7 +246,6 @@ SIZES = {
     'b_star': {'improve.num_problems': 40, 'improve.candidates.num_problems': 10},
     'still_2': {'improve.num_problems': 45, 'improve.explore.token_budget': 600},
     'rest_grpo': {'evaluate.tree_problems': 0},
-    'magicore': {'evaluate.num_attempts': 8},  # with three votes entropy is never above ln 3
     'mc_nest': {'evaluate.tree_problems': 150},
     'vl_rethinker': {'reinforce.replay_groups': 16},
     'agentic_lu': {'prefer.num_problems': 40},
@@ -255,8 +254,7 @@ SIZES = {
     **dict.fromkeys(('trace_codegen', 'mc_cot'), {'improve.num_problems': 100}),
     'self_evolution': {'improve.num_problems': 50},
     'cft': {'critique.num_problems': 1000, 'critic.fit.num_steps': 240},  # as much as the actor
-    'light_if': NO_CRITIC | {'reinforce.advantage.step_coef': 0.0},
-    **dict.fromkeys(('masked_thought', 'fun_reason'), NO_CRITIC),
+    **dict.fromkeys(('light_if', 'masked_thought', 'fun_reason'), NO_CRITIC),
 }
 
 ATTEMPT = ('last', 'accuracy', 'attempt', 'all', 0)

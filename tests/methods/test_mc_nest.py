@@ -22,9 +22,18 @@ def said(*texts):
 def test_a_reward_is_a_number_in_words_and_full_marks_lose_five():
     (request,) = said()
     assert 'an answer' in request and mc_nest.reward.num_requests == 1
-    assert [200 * said(text) - 100 for text in ('95', '96', '100', '-100', '-400', 'none')] == (
-        pytest.approx([95, 91, 95, -100, -100, -100])
-    )
+    numbers = {
+        '95': 95,
+        '96': 91,
+        '100': 95,
+        '-100': -100,
+        '-400': -100,
+        '85/100': 85,
+        'none': -100,
+    }
+    for number, expected in numbers.items():
+        assert 200 * said(f'Out of 100. Score: {number}') - 100 == pytest.approx(expected)
+    assert said('I would give it 20 out of 100.') == 0
 
 
 @given(st.text(max_size=30))

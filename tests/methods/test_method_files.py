@@ -78,6 +78,14 @@ def test_the_functions_that_a_file_names_are_its_own(name):
         assert named.reference == f'elenchus.{name}:{named.function.__name__}'
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_scores_of_steps_are_part_of_an_actors_reward_only_where_a_file_says_so(name):
+    """The default is 0.5: a file that is silent would pay the critic's scores beside its own."""
+    settings = default_settings(name)
+    if 'reinforce' in settings.stages and settings.reinforce.advantage.step_coef:
+        assert 'reinforce.advantage.step_coef' in module_of(name).CHANGES
+
+
 def test_a_name_of_no_base_config_is_an_error_of_one_line():
     for name in NAMES[:1]:
         for arg in ('', 'smok', 'gsm9k', 'a b', 'gsm8k:tinyy'):

@@ -22,7 +22,7 @@ def test_worked_values():
     assert math.isclose(reward(score, True), 1 / (1 + math.exp(-0.5 * logit)))
     assert math.isclose(reward(score, False), 1 / (1 + math.exp(-0.5 * logit)) - 1)
     assert (reward(0.5, True), reward(1.0, True), reward(0.0, False)) == (0.5, 1.0, -1.0)
-    assert reward(None, True) is None
+    assert (reward(None, True), reward(None, False)) == (0.5, -0.5)
 
 
 @given(SCORES, SCORES)

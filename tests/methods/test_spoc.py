@@ -39,7 +39,12 @@ def lines_of(talk):
                 *(('solution', 1, 2, 4, 1.0), ('verdict', 1, 4, 5, 1.0)),
             ],
         ),
-        ('line remark', []),
+        ('line remark', [('solution', 0, 0, 2, 0.0)]),
+        (
+            'right yes line',
+            [('solution', 0, 0, 1, 1.0), ('verdict', 0, 1, 2, 1.0), ('solution', 1, 2, 3, 0.0)],
+        ),
+        ('right line', [('solution', 0, 0, 1, 1.0)]),
         ('wrong', [('solution', 0, 0, 1, 0.0)]),
     ],
 )

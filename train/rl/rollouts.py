@@ -123,9 +123,12 @@ def attempt_again(
 
 
 def hint(problem: Problem, share: float) -> str:
-    """First lines of the reference solution: `share` of all lines, but at least one."""
+    """First lines of the reference solution: `share` of all lines, but at least one.
+
+    The last line, which has the answer, is never one of them: of a single line nothing is left.
+    """
     lines = problem.solution.split('\n')
-    return '\n'.join(lines[: max(1, int(share * len(lines)))])
+    return '\n'.join(lines[:-1][: max(1, int(share * len(lines)))])
 
 
 def retry_with_hints(
@@ -139,7 +142,9 @@ def retry_with_hints(
     models, n = setup.models, setup.num_samples
     sampler, groups = models.sampler, list(groups)
     failed = [
-        i for i, group in enumerate(groups) if not any(e.attempt.facts.correct for e in group)
+        i
+        for i, group in enumerate(groups)
+        if not any(e.attempt.facts.correct for e in group) and hint(group.problem, share)
     ]
     failed_problems = [groups[i].problem for i in failed]
     retries = sampler.sample_turns(

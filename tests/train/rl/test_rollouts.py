@@ -204,6 +204,7 @@ def test_if_all_attempts_fail_they_are_repeated_with_a_hint_that_is_dropped():
 def test_a_hint_is_the_beginning_of_the_solution():
     problem = dataclasses.replace(PROBLEMS[0], solution='a\nb\nc\nd\ne')
     assert rollouts.hint(problem, 0.5) == 'a\nb' and rollouts.hint(problem, 0.01) == 'a'
+    assert rollouts.hint(dataclasses.replace(problem, solution='#### 7'), 0.5) == ''
 
 
 def two_groups():
