@@ -22,8 +22,6 @@ if __name__ == '__main__':  # the imports behind it do
     define_flags()
     answer_help(sys.argv)
 
-from etils import epath
-
 from elenchus.data.grading import verify
 from elenchus.train.config import cli
 from elenchus.train.failures import FailuresReachAll
@@ -34,9 +32,10 @@ if __name__ == '__main__':
     def main(_):
         """Runs the study that the flags name."""
         values = flags.FLAGS
+        workdir = cli.checked_workdir(values.workdir, of='study')
         cli.join_processes()
         with FailuresReachAll(), verify.Verifier() as verifier:
-            run_study(values.config, epath.Path(values.workdir), verifier)
+            run_study(values.config, workdir, verifier)
 
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

@@ -49,7 +49,6 @@ if __name__ == '__main__':  # the imports below take seconds
     flags.DEFINE_string('launcher', '', 'Command that runs a point on other machines.')
     answer_help(sys.argv)
 
-from etils import epath
 from ml_collections.config_flags import config_flags
 
 from elenchus.train.config import build, cli
@@ -82,8 +81,7 @@ def main(_):
 
 def read_sweep(values: flags.FlagValues) -> Sweep:
     """Returns what the flags ask for. Raises ValueError, naming the flag."""
-    if not values.workdir:
-        raise ValueError('--workdir is missing; set it to the folder of the sweep')
+    workdir = cli.checked_workdir(values.workdir, of='sweep')
     if values.launcher and not values.workdir.startswith(('gs://', '/')):
         raise ValueError(f'--workdir={values.workdir} must be gs://... or an absolute path that '
                          'the machines of --launcher share')  # fmt: skip
@@ -104,7 +102,7 @@ def read_sweep(values: flags.FlagValues) -> Sweep:
             f'--config={config_flags.get_config_filename(flag)}',
             *(sweep_points.override(field, value) for field, value in overrides.items()),
         ),
-        workdir=epath.Path(values.workdir),
+        workdir=workdir,
         points=tuple(sweep_points.make_points(changes)),
         seeds=read_seeds(values.seeds),
         shared=tuple(values.shared),

@@ -156,19 +156,17 @@ def sync(path: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
-def link_tree(
-    source: str | os.PathLike, folder: str | os.PathLike, *, ignore: str | None = None
-) -> None:
+def link_tree(source: str | os.PathLike, folder: str | os.PathLike) -> None:
     """Hard-links the files of a folder into a new folder, all or none.
 
-    Files are copied where the file system has no hard links, or a file has too many. Files named
-    `ignore` are left out. Does nothing if the local folder exists.
+    Files are copied where the file system has no hard links, or a file has too many. Does nothing
+    if the local folder exists.
 
     A bucket has neither links nor renames, so there the missing files are copied one by one: the
     deepest first, and the files that mark a folder as complete (MARKS) last at each depth.
     """
     if is_remote(source) or is_remote(folder):
-        _copy_objects(absolute(source), absolute(folder), ignore=ignore)
+        _copy_objects(absolute(source), absolute(folder))
         return
     source, folder = pathlib.Path(source), pathlib.Path(folder)
     if folder.exists():
@@ -179,8 +177,7 @@ def link_tree(
             target = beside / pathlib.Path(path).relative_to(source)
             target.mkdir(parents=True, exist_ok=True)
             for name in names:
-                if name != ignore:
-                    _link_or_copy(pathlib.Path(path, name), target / name)
+                _link_or_copy(pathlib.Path(path, name), target / name)
             sync(target)
         beside.rename(folder)
         sync(folder.parent)
@@ -193,7 +190,7 @@ MARKS = ('model_config.json', 'summary.json')
 """Files that mark a folder as complete, and are therefore written last."""
 
 
-def _copy_objects(source: epath.Path, folder: epath.Path, *, ignore: str | None) -> None:
+def _copy_objects(source: epath.Path, folder: epath.Path) -> None:
     with named_errors(source):
         paths = files_below(source)
     with named_errors(folder):
@@ -201,7 +198,7 @@ def _copy_objects(source: epath.Path, folder: epath.Path, *, ignore: str | None)
     if not paths:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(source))
     for path in sorted(paths, key=lambda path: (-path.count('/'), path.endswith(MARKS), path)):
-        if path not in there and path.rpartition('/')[2] != ignore:
+        if path not in there:
             with named_errors(source / path):
                 content = (source / path).read_bytes()
             write_bytes(folder / path, content)

@@ -163,7 +163,7 @@ def t_interval(values: Sequence[float], *, level: float) -> Interval:
 def t_test(values: Sequence[float]) -> float | None:
     """Returns the two-sided p-value of a mean of 0 over runs; values [R].
 
-    None for one run, and for equal values, whose t is not defined.
+    None for one run, and for equal values (but for rounding), whose t is not defined.
     """
     mean, error = _mean_and_error(values)
     return t_tail(mean / error, len(values) - 1) if error else None
@@ -212,10 +212,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns mean and standard error of the mean; no error for a single value."""
+    """Returns mean and standard error of the mean; no error for a single value.
+
+    Values that differ by rounding alone are equal: their error is 0.
+    """
     sample = np.asarray(values, float)
     if len(sample) < 2:
         return float(sample.mean()), None
+    if np.ptp(sample) <= 1e-9 * max(1.0, np.abs(sample).max()):
+        return float(sample.mean()), 0.0
     return float(sample.mean()), float(sample.std(ddof=1) / math.sqrt(len(sample)))
 
 

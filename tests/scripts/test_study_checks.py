@@ -32,6 +32,10 @@ SHIPPED = (critics, distillation, findings, guidance, reinforcement, tail)
         ([('b', {'base': {'checkpoint': '/else'}})], r"'b': it changes base\.checkpoint, which"),
         ([('b', {'data': {'path': '/else'}})], r"'b': it changes data\.path, which the shared"),
         ([('b', {'data': {'num_train': 7}})], r"'b': it changes data\.num_train, which the shared"),
+        (
+            [('b', {'stages': ('base',)})],
+            r"'b': its stages \('base',\) must begin with config\.shared",
+        ),
     ],
 )
 def test_a_bad_arm_is_an_error_before_anything_runs(tmp_path, monkeypatch, arms, message):

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import ml_collections
 from absl import flags, logging
+from etils import epath
 from ml_collections.config_flags import config_flags
 
 from elenchus.data.files import failures
@@ -137,7 +138,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except CONFIG_ERRORS as error:
         for name in _config_names():
             _check_config_file(name, argv, error)
-            if isinstance(error, (AttributeError, KeyError)):  # of an override that is unknown
+            if isinstance(error, (AttributeError, LookupError)):  # of an override
                 _check_overrides(name, argv)
         raise
     try:
@@ -161,6 +162,17 @@ def named_folders(arguments: Sequence[str], workdir: str | None, *, most: int = 
     if len(folders) > most:
         raise ValueError(f'unexpected argument {folders[most]!r}; name {most} at most')
     return folders
+
+
+def checked_workdir(workdir: str | None, *, of: str) -> epath.Path:
+    """Returns the path of --workdir. Raises ValueError if it is missing, or a file."""
+    if not workdir:
+        raise ValueError(
+            f'--workdir is missing; set it to the folder of the {of}, such as runs/lab'
+        )
+    if epath.Path(workdir).is_file():
+        raise ValueError(f'--workdir={workdir} is a file; use a folder')
+    return epath.Path(workdir)
 
 
 def _config_names() -> list[str]:
@@ -229,9 +241,15 @@ def _check_overrides(name: str, argv: list[str]) -> None:
 def _check_path(config: Any, parts: list[str]) -> None:
     path = parts[0]
     for part in parts[1:]:
-        if '[' in part or not isinstance(config, ml_collections.ConfigDict):
+        if not isinstance(config, ml_collections.ConfigDict):
             return
-        if part not in config:
-            close = nearest(part, config)
-            _fail(f'unknown field --{path}.{part}; did you mean --{path}.{close}?')
+        field, index, _ = part.partition('[')
+        if field not in config:
+            close = nearest(field, config)
+            _fail(f'unknown field --{path}.{field}; did you mean --{path}.{close}?')
+        if index and isinstance(config[field], (tuple, list)):
+            value = f'"{tuple(config[field])}"'
+            _fail(f'--{path}.{part}: it is set as a whole, such as --{path}.{field}={value}')
+        if index:
+            return
         config, path = config[part], f'{path}.{part}'

@@ -275,11 +275,11 @@ class StageFolder:
 
 
 def link_tree(source: os.PathLike, folder: epath.Path) -> None:
-    """Hard-links the files of a folder into a new folder, all or none, except its config.
+    """Hard-links the files of a folder into a new folder, all or none.
 
     The first process makes the links; the others wait for it.
     """
-    distributed.run_on_first(lambda: atomic.link_tree(source, folder, ignore=CONFIG))
+    distributed.run_on_first(lambda: atomic.link_tree(source, folder))
 
 
 def write_json(path: epath.Path, value: Any) -> None:

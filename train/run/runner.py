@@ -28,18 +28,15 @@ VERIFIER = 'verifier.json'
 @contextlib.contextmanager
 def run_of_flags() -> Iterator[Run]:
     """Opens and starts the run that the command line names."""
-    if not flags.FLAGS.workdir:
-        raise ValueError('--workdir is missing; set it to the folder of the run, such as runs/lab')
-    if epath.Path(flags.FLAGS.workdir).is_file():
-        raise ValueError(f'--workdir={flags.FLAGS.workdir} is a file; use a folder')
+    workdir = cli.checked_workdir(flags.FLAGS.workdir, of='run')
     cli.join_processes()
     with (
         FailuresReachAll(),
         verify.Verifier() as verifier,
-        open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
+        open_run(flags.FLAGS.config, workdir, verifier=verifier).started() as run,
     ):
         if flags.FLAGS.profile:
-            profiling.turn_on(epath.Path(flags.FLAGS.workdir) / 'profile')
+            profiling.turn_on(workdir / 'profile')
         yield run
 
 

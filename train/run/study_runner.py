@@ -12,7 +12,7 @@ from elenchus.train.config import build, run_settings, stage_fields
 from elenchus.train.metrics import writers
 from elenchus.train.report import study_contrasts, study_table
 from elenchus.train.run import runner
-from elenchus.train.run.directory import QUESTIONS, link_tree, read_json
+from elenchus.train.run.directory import QUESTIONS, SUMMARY, link_tree, read_json
 from elenchus.train.run.session import open_run
 
 
@@ -46,7 +46,7 @@ def run_study(
             folder = arm_folder(workdir, seed, arm)
             arm_of_seed = arm_config(config, seed, changes)
             with open_run(arm_of_seed, folder, verifier=verifier).started() as run:
-                link_stages(shared_folder, folder, stages=run.settings.stages, shared=config.shared)
+                link_stages(shared_folder, folder, shared=config.shared)
                 for name in run.settings.stages:
                     runner.run_stage(run, name)
                 runner.report(run)
@@ -57,16 +57,26 @@ def run_study(
             study_table.write_comparison(runs, comparison, workdir, name=name)
 
 
-def link_stages(
-    source: pathlib.Path, folder: pathlib.Path, *, stages: Sequence[str], shared: Sequence[str]
-) -> None:
-    """Links the shared ones of a run's stages from another run of them.
+def link_stages(source: pathlib.Path, folder: pathlib.Path, *, shared: Sequence[str]) -> None:
+    """Links the shared ones of a run's stages, its first ones, from another run of them.
 
-    To the run the linked stages look complete, so it starts after them.
+    To the run the linked stages look complete, so it starts after them. Raises ValueError if a
+    stage was linked before and has been made again since.
     """
-    for stage in shared:
-        name = f'{list(stages).index(stage):02d}-{stage}'
-        link_tree(source / 'stages' / name, epath.Path(folder) / 'stages' / name)
+    for number, stage in enumerate(shared):
+        name = f'{number:02d}-{stage}'
+        made, linked = (epath.Path(path) / 'stages' / name for path in (source, folder))
+        link_tree(made, linked)
+        if distributed.run_on_first(lambda m=made, n=linked: _summary(m) != _summary(n)):
+            raise ValueError(
+                f'{made} has been made again since {linked} was linked from it: delete {folder} to '
+                'run it on the new stages'
+            )
+
+
+def _summary(stage: epath.Path) -> str | None:
+    path = stage / SUMMARY
+    return path.read_text() if path.exists() else None
 
 
 def read_summaries(workdir: pathlib.Path) -> study_table.Summaries:
@@ -133,21 +143,35 @@ def check_arms(
 
 
 def check_shared(config: ml_collections.ConfigDict, seed: int, changes: Mapping) -> None:
-    """Raises ValueError if an arm changes what a shared stage reads, which runs without it."""
+    """Raises ValueError if an arm cannot share stages: it has not all of them first, in order, or
+    changes what one of them reads, which runs without the change."""
     own, shared = (arm_config(config, seed, c).to_dict() for c in (changes, {}))
     settings = build.build(run_settings.RunSettings, arm_config(config, seed, changes))
+    if settings.stages[: len(config.shared)] != tuple(config.shared):
+        raise ValueError(
+            f'its stages {settings.stages} must begin with config.shared={tuple(config.shared)}'
+        )
     before = build.flat(shared)
     for field, value in build.flat(own).items():
-        for stage in config.shared if value != before.get(field) else ():
-            is_path = field in stage_fields.PATHS and any(
-                stage_fields.reads_itself(settings, name, field)
-                for name in stage_fields.closure(settings, stage)
+        if value != before.get(field) and (stage := shared_reader(settings, config.shared, field)):
+            raise ValueError(
+                f'it changes {field}, which the shared stage {stage!r} reads: leave that stage '
+                'out of config.shared, or the change out of the arm'
             )
-            if is_path or stage_fields.reads(settings, stage, field):
-                raise ValueError(
-                    f'it changes {field}, which the shared stage {stage!r} reads: leave that stage '
-                    'out of config.shared, or the change out of the arm'
-                )
+
+
+def shared_reader(
+    settings: run_settings.RunSettings, shared: Sequence[str], field: str
+) -> str | None:
+    """Returns the first of the shared stages that depends on a field, also one with a path."""
+    for stage in shared:
+        is_path = field in stage_fields.PATHS and any(
+            stage_fields.reads_itself(settings, name, field)
+            for name in stage_fields.closure(settings, stage)
+        )
+        if is_path or stage_fields.reads(settings, stage, field):
+            return stage
+    return None
 
 
 def arm_config(

@@ -16,7 +16,7 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -76,9 +76,10 @@ def check(sweep: Sweep) -> None:
             checks.check_settings(settings)
             for field, value in point.changes.items():
                 sweep_points.override(field, value)
-                for stage in sweep.shared:
-                    if stage_fields.reads(settings, stage, field):
-                        raise ValueError(f'--shared: stage {stage!r} reads field {field!r}')
+                if stage := study_runner.shared_reader(settings, sweep.shared, field):
+                    raise ValueError(f'--shared: stage {stage!r} reads field {field!r}')
+            if settings.stages[: len(sweep.shared)] != sweep.shared:
+                raise ValueError(f'config.stages={settings.stages} does not begin with --shared')
         except ValueError as error:
             raise ValueError(f'point {point.name}: {error}') from error
     check_same_config(sweep)
@@ -149,7 +150,7 @@ def table(
     for point in sweep.points:
         for seed in sweep.seeds:
             folder = sweep.folder(seed, point.name)
-            if is_complete(folder, sweep.stages):
+            if is_complete(folder, stages_of(sweep, point.changes)):
                 summaries = study_runner.read_summaries(folder)
                 figure = sweep_table.figure_of(summaries, path)
                 values.setdefault(point.name, {})[str(seed)] = figure
@@ -158,6 +159,12 @@ def table(
     points = [(point.name, point.changes) for point in sweep.points]
     ranked = sweep_table.rank(points, values, by_point, is_ascending=is_ascending)
     return sweep_table.write_table(ranked, sweep.workdir, path=path, seeds=sweep.seeds)
+
+
+def stages_of(sweep: Sweep, changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the stages of a point, which may be among what it changes."""
+    stages = changes.get('stages', sweep.stages)
+    return (stages,) if isinstance(stages, str) else tuple(stages)
 
 
 def is_complete(folder: epath.Path, stages: Sequence[str]) -> bool:
@@ -201,9 +208,8 @@ def _task(
         study_runner.link_stages,
         sweep.folder(seed, SHARED),
         folder,
-        stages=sweep.stages,
         shared=sweep.shared,
     )
-    complete = functools.partial(is_complete, folder, stages or sweep.stages)
+    complete = functools.partial(is_complete, folder, stages or stages_of(sweep, changes))
     prepare = shared if after else (lambda: None)
     return Task(f'seed{seed}/{name}', folder, tuple(command), complete, prepare, after)

@@ -176,6 +176,8 @@ def test_one_run_has_neither_interval_nor_p_value():
     assert statistics.t_interval([0.5], level=0.95) == (0.5, None, None)
     assert statistics.t_test([0.5]) is None
     assert statistics.t_test([0.5, 0.5]) is None  # no spread, no t
+    assert statistics.t_test([0.1, 0.1, 0.1]) is None  # whose mean is not 0.1
+    assert statistics.t_test([100 * (0.615 - 0.6), 100 * (0.515 - 0.5), 1.5]) is None
 
 
 def test_holm_steps_down_over_a_family():

@@ -9,7 +9,7 @@ def get_config(arg='plain'):
     if arg != 'plain':
         raise ValueError(f'no variant {arg!r}')
     return ml_collections.ConfigDict(
-        {'train': {'rate': 0.1, 'schedule': 'linear', 'steps': 3}, 'seed': 0})
+        {'train': {'rate': 0.1, 'schedule': 'linear', 'steps': 3}, 'seed': 0, 'mesh': (1, 2)})
 """
 SCRIPT = """
 import dataclasses, pathlib
@@ -43,6 +43,9 @@ MISTAKES = [
     (('--config', 'small.py', '--config.trein.steps=1'), ('--config.trein', '--config.train')),
     (('--config=small.py', '--config.train.steps=x'), ('--config.train.steps=x', 'int')),
     (('--config=smal.py',), ('--config=smal.py', 'did you mean small.py?')),
+    (('--config=small.py', '--config.mesh[0]=2'), ('--config.mesh[0]: it is set as a whole',)),
+    (('--config=small.py', '--config.mesh[9]=2'), ('--config.mesh="(1, 2)"',)),
+    (('--config=small.py', '--config.mash[0]=2'), ('--config.mash', '--config.mesh')),
     (('--config=small.py:plian',), ('--config=small.py:plian', "no variant 'plian'")),
     (('--confg=small.py',), ('confg',)),
     (('--config=small.py', 'config.seed=5'), ("unexpected argument 'config.seed=5'",)),

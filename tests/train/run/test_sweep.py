@@ -164,6 +164,8 @@ def make(tmp_path, changes, *, seeds=(0,), shared=(), launcher=()):
         ({'train.rows': 16}, {'seeds': (1, 1)}, r'--seeds=\[1, 1\] must be different'),
         ({'train.rows': 16}, {'shared': ('actor',)}, '--shared=actor must be the first of'),
         ({'train.rows': 16}, {'shared': ('base',)}, "stage 'base' reads field 'train.rows'"),
+        ({'base.checkpoint': 'data'}, {'shared': ('base',)}, "reads field 'base.checkpoint'"),
+        ({'stages': ('base',)}, {'shared': ('base', 'actor')}, 'does not begin with --shared'),
         ({'model.rope_scaling': None, 'train.rows': 16}, {}, 'rope_scaling=None cannot be said by'),
     ],
 )  # fmt: skip
@@ -205,8 +207,25 @@ def test_the_tasks_of_a_sweep(tmp_path):
             (folder / name).write_text('{}')
     tasks[4].prepare()
     linked = tmp_path / 'seed5' / one.points[0].name / 'stages'
-    assert sorted(p.name for p in linked.glob('*/*')) == ['summary.json'] * 2
+    files = ['config.json', 'summary.json']  # a linked stage is checked by its config
+    assert sorted(p.name for p in linked.glob('*/*')) == sorted(files * 2)
     assert not tasks[4].is_complete()
+    tasks[4].prepare()
+    (folder / 'summary.json').unlink()  # the linked file stays as it is
+    (folder / 'summary.json').write_text('{"final_loss": 1.0}')
+    with pytest.raises(ValueError, match='01-actor has been made again since .* delete .*seed5/'):
+        tasks[4].prepare()
+
+
+def test_a_point_is_complete_with_its_own_stages(tmp_path):
+    one = make(tmp_path, [{'stages': ('base',)}, {'stages': 'base', 'train.log_every': 7}])
+    for task in sweep.tasks_of(one):
+        assert not task.is_complete()
+        folder = task.folder / 'stages' / '00-base'
+        folder.mkdir(parents=True)
+        for path in (folder, task.folder):
+            (path / sweep.SUMMARY).write_text('{}')
+        assert task.is_complete()
 
 
 @pytest.mark.parametrize(
