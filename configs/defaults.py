@@ -46,7 +46,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'windows': (0,),  # attention window by layer, repeated; 0: all earlier tokens
     'rope_theta': 10000.0,  # base of the rotary embedding
     'local_rope_theta': 0.0,  # the same for layers with a window; 0: rope_theta
-    'rope_scaling': None,  # (factor, low, high, original length) of Llama 3.1; None: off
+    'rope_scaling': None,  # section: kind 'linear', 'llama3' or 'yarn', and its numbers; None: off
     'norm_epsilon': 1e-6,  # of RMSNorm
     'zero_centered_norms': False,  # norms scale by 1 + weight (Gemma)
     'post_norms': False,  # norms after attention and MLP too (Gemma)
