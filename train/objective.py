@@ -280,12 +280,10 @@ def loss(
     `totals`: of the whole batch, if this one is a part (`batch_totals`); None if it is whole.
     """
     o, num_tokens = objective, batch.loss_mask.sum()
-    batch, logprobs, entropy, excluded = trained_only(
-        batch, logprobs, entropy, reads_old=o.has_ratio
-    )
-    weights = reweighed(o.reweigh, batch, logprobs=logprobs, entropy=entropy)
-    batch = batch._replace(weights=weights)
-    mask, ref = batch.loss_mask, batch.ref_logprobs
+    of_trained = trained_only(batch, logprobs, entropy, reads_old=o.has_ratio)
+    batch, logprobs, entropy, excluded = of_trained
+    batch = batch._replace(weights=reweighed(o.reweigh, batch, logprobs=logprobs, entropy=entropy))
+    mask, ref, weights = batch.loss_mask, batch.ref_logprobs, batch.weights
     old = jax.lax.stop_gradient(logprobs) if o.on_policy else batch.old_logprobs
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)
     ratio, ratio_clamped = importance_ratio(

@@ -65,12 +65,12 @@ def link_stages(source: pathlib.Path, folder: pathlib.Path, *, shared: Sequence[
     """
     for number, stage in enumerate(shared):
         name = f'{number:02d}-{stage}'
-        made, linked = (epath.Path(path) / 'stages' / name for path in (source, folder))
-        link_tree(made, linked)
-        if distributed.run_on_first(lambda m=made, n=linked: _summary(m) != _summary(n)):
+        origin, linked = (epath.Path(path) / 'stages' / name for path in (source, folder))
+        link_tree(origin, linked)
+        if distributed.run_on_first(lambda m=origin, n=linked: _summary(m) != _summary(n)):
             raise ValueError(
-                f'{made} has been made again since {linked} was linked from it: delete {folder} to '
-                'run it on the new stages'
+                f'{origin} has been made again since {linked} was linked from it: delete {folder} '
+                'to run it on the new stages'
             )
 
 
