@@ -123,6 +123,14 @@ def random_batch(seed: int, *, rows: int = 8, length: int = 16) -> Batch:
     return packing.to_batch([[item[-1] for item in row] for row in packed.items], length=length)
 
 
+def pack_pairs(pairs, *, rows: int | None, length: int) -> Batch:
+    """Packs (preferred, other) pairs first-fit; each is one item of a row, as in training."""
+    packed = packing.Rows(rows, length)
+    assert all(packed.add((*pair, packing.joined(pair))) for pair in pairs)
+    sequences = [[example for item in row for example in item[:2]] for row in packed.items]
+    return packing.to_batch(sequences, length=length)
+
+
 def with_padding(batch: Batch, rng: np.random.Generator) -> Batch:
     """Returns the batch with arbitrary values in its padding, NaN included."""
     empty = batch.segments == 0

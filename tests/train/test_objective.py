@@ -195,7 +195,7 @@ def eight_rows(seed, *, paired_only):
     rng = np.random.default_rng(seed)
     examples = tiny_model.random_examples(seed, rng.integers(3, 8, 60))
     pairs = list(zip(examples[::2], examples[1::2], strict=True))
-    batch = packing.pack_pairs(pairs, rows=None, length=16) if paired_only else (
+    batch = tiny_model.pack_pairs(pairs, rows=None, length=16) if paired_only else (
         packing.pack(examples, rows=None, length=16)
     )  # fmt: skip
     batch = type(batch)(*(x[:8] for x in batch))
