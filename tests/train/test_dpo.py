@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from elenchus.train import objective
+from elenchus.train import objective, preferences
 from elenchus.train import state as state_lib
 from elenchus.train import step as step_lib
 from tests.support import tiny_model
@@ -27,7 +27,7 @@ def test_the_train_step_of_every_method_widens_the_margin_of_pairs():
     optimizer = optax.adam(0.01)
     state = state_lib.init_state(tiny_model.make_model(tiny_model.FLAT), optimizer)
     take = step_lib.make_train_step(
-        objective=objective.dpo(0.5),
+        objective=objective.of_pairs(preferences.published('dpo', beta=0.5)),
         optimizer=optimizer,
         transform=tiny_model.untouched,
         num_microbatches=4,

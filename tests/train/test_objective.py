@@ -15,6 +15,7 @@ from elenchus.configs import sections
 from elenchus.data.batching import packing
 from elenchus.model import sharding
 from elenchus.train import objective as objective_lib
+from elenchus.train import preferences
 from elenchus.train.config import build
 from tests.support import objective_reference, tiny_model
 
@@ -185,9 +186,8 @@ def test_sums_and_weights_add_up_over_any_split_packing_and_order(method, random
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
 
 
-SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-product')} | {
-    'dpo': objective_lib.dpo(0.3)
-}
+DPO = objective_lib.of_pairs(preferences.published('dpo', beta=0.3))
+SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-product')} | {'dpo': DPO}
 
 
 def eight_rows(seed, *, paired_only):
@@ -238,8 +238,6 @@ def test_rows_of_weight_zero_have_the_gradient_of_untrained_rows(method):
 
 
 # Pairs
-
-DPO = objective_lib.dpo(0.3)
 
 
 def paired(seed):
