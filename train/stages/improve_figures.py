@@ -22,7 +22,6 @@ def coverage_figures(
     rows: int,
     settings: ImproveSettings,
     samplers: Samplers,
-    seed: int,
     stage: StageFolder,
 ) -> dict:
     """Returns what exploration covers and what is kept of it.
@@ -57,7 +56,7 @@ def coverage_figures(
         attempts = attempts[: count * settings.explore.num_attempts]
         parts = stage.parts('scored', attempts, description='score attempts')
         for part in parts.missing():
-            part.write(*score_responses(pair, part.items, samplers=samplers, seed=seed))
+            part.write(*score_responses(pair, part.items, samplers=samplers))
         scored, summary['tokens_monitored'] = parts.read()
         summary['exploitation'] = coverage.exploitation_summary(scored)
     return summary

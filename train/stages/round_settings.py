@@ -113,7 +113,7 @@ def try_candidates(
                     part.first * s.num_attempts,
                 ),
             )
-            scored, tokens = score_responses(pair, attempts, samplers=samplers, seed=seed)
+            scored, tokens = score_responses(pair, attempts, samplers=samplers)
             part.write(scored, tokens + episode_lib.sampled_tokens(attempts))
         trials[temperature], tokens = parts.read()
         spent += tokens
