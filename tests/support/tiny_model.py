@@ -90,6 +90,11 @@ def one_device() -> jax.sharding.Mesh:
     return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
+def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the sharding of the rows of arrays [B, ...], for jax.device_put."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.RULES['batch']))
+
+
 def random_example(rng: np.random.Generator, length: int) -> Example:
     """Returns a sequence with a random loss mask that excludes the first token."""
     mask = (rng.random(length) < 0.7).astype(np.float32)

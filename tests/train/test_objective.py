@@ -218,7 +218,7 @@ def test_one_two_four_or_eight_microbatches_have_the_same_loss(method, seed):
         ]
         total, weight = (sum(float(getattr(p, n)) for p in parts) for n in ('total', 'weight'))
         np.testing.assert_allclose(total / weight, expected, rtol=1e-6, atol=1e-6)
-    place = sharding.batch_sharding(sharding.make_mesh((8, 1, 1)))
+    place = tiny_model.batch_sharding(sharding.make_mesh((8, 1, 1)))
     spread = loss_sums(SPLIT[method], *jax.device_put(case, place))
     np.testing.assert_allclose(spread.total / spread.weight, expected, rtol=1e-6, atol=1e-6)
 
