@@ -86,13 +86,6 @@ def parse_row(builder: type[Rows], record: dict, *, place: str, id: str) -> Prob
     return problem
 
 
-def parse_problem(builder: type[Rows], line: str, *, id: str) -> Problem:
-    """Parses a problem from one line of a set. Raises ValueError that names the record."""
-    place = f'{builder.name}/{id}'
-    record = jsonl.at_place(place, jsonl.parse_record, line)
-    return parse_row(builder, record, place=place, id=id)
-
-
 class Gsm8k(Rows, skip_registration=True):
     """Grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
 
