@@ -118,13 +118,13 @@ class StageFolder:
     directory: RunDirectory
 
     @classmethod
-    def temporary(cls, *, part_size: int = 100) -> 'StageFolder':
+    def temporary(cls) -> 'StageFolder':
         """A folder for a stage that is called from Python; it is deleted with this object.
 
         Only for runs of one process: every process would get a folder of its own.
         """
         path = tempfile.mkdtemp(prefix='elenchus-')
-        directory = RunDirectory(epath.Path(path), '{}', ('stage',), part_size)
+        directory = RunDirectory(epath.Path(path), '{}', ('stage',), part_size=100)
         # Parts check before they write that this file, and so the folder, still exists.
         atomic.write_text(directory.path / CONFIG, directory.config)
         stage = directory.stage('stage')
