@@ -40,7 +40,7 @@ class CritiqueRecord:
     question: str
     response: str
     steps: tuple[str, ...]  # the lines of the response
-    construction: str | None  # of oracle.CONSTRUCTIONS
+    construction: str | None  # 'RG1', 'RG2' or 'RG3': see oracle.ConstructedAttempt
     location: int | None  # index of `steps`; see oracle.ConstructedAttempt
     kind: str | None  # of mistakes.kinds
     critique: str
