@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from elenchus.data.records import Episode, Example
 from elenchus.sampling.exploration import coverage
 from elenchus.sampling.exploration.context import counts_as_right
+from elenchus.sampling.metrics.statistics import evenly_spaced
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.train import sft
 from elenchus.train.config.run_settings import ImproveSettings
@@ -60,10 +61,3 @@ def coverage_figures(
         scored, summary['tokens_monitored'] = parts.read()
         summary['exploitation'] = coverage.exploitation_summary(scored)
     return summary
-
-
-def evenly_spaced(items: Sequence, count: int) -> Sequence:
-    """Returns at most `count` items, evenly spaced over all."""
-    if len(items) <= count:
-        return items
-    return [items[i * len(items) // count] for i in range(count)]
