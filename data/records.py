@@ -177,7 +177,7 @@ class EpisodeFacts:
     """Facts about a whole episode; None = unknown, or the fact does not apply to the episode."""
 
     # How an attempt of critique data was constructed (sampling.critique_data.constructions).
-    construction: str | None = None  # of critiques.oracle.CONSTRUCTIONS, or 'reference'
+    construction: str | None = None  # 'RG1', 'RG2', 'RG3' (critiques.oracle), 'reference'
     location: int | None = None  # line, from 0, before which there is no mistake
     mistake: str | None = None  # kind of the inserted mistake; RG3 only
 

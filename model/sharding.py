@@ -274,11 +274,6 @@ def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
     return jax.tree.unflatten(structure, places)
 
 
-def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Sharding of [B, ...] arrays: rows are split over 'data' and 'fsdp'."""
-    return NamedSharding(mesh, P(RULES['batch']))
-
-
 def spec(shape: Sequence[int], axes: Sequence[str | None], *, mesh: jax.sharding.AbstractMesh) -> P:
     """PartitionSpec of an array by its logical axes; raises ValueError if one does not divide."""
     return _spec(shape, axes, mesh_shape=mesh.shape, strict=True, name='array')

@@ -13,7 +13,7 @@ from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.train import loop, objective, optimizer, state, step
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.planning import dry_run, machines, memory_plan
-from tests.support import slow_cases
+from tests.support import slow_cases, tiny_model
 from tests.support.shipped_configs import ALL, RELEASED, Naming, settings_of
 
 MESHES = {
@@ -37,7 +37,7 @@ def mesh_of(shape):
 
 
 def abstract_batch(rows, length, mesh):
-    place = sharding.batch_sharding(mesh)
+    place = tiny_model.batch_sharding(mesh)
     floats = ('loss_mask', 'weights', 'old_logprobs', 'ref_logprobs')
     return Batch(
         **{

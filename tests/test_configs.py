@@ -10,7 +10,6 @@ import pytest
 
 from elenchus.configs.studies import critics, findings, reinforcement, tail
 from elenchus.data.lab import forms, task
-from elenchus.data.problems import public_datasets
 from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling.exploration import explorers
@@ -18,7 +17,7 @@ from elenchus.train.config import build, checks, run_settings
 from elenchus.train.report import study_table
 from elenchus.train.run import inputs, study_runner
 from elenchus.train.stages import STAGES
-from tests.support import shipped_configs
+from tests.support import problem_lines, shipped_configs
 from tests.support.shipped_configs import ALL, RELEASED, ROOT, Naming, settings_of
 
 PACKAGES = ('model', 'data', 'sampling', 'train', 'scripts')
@@ -130,7 +129,7 @@ def test_its_shapes_have_room_for_the_longest_generated_conversation():
 def read_problems(folder, split, count):
     with (folder / 'gsm8k' / f'{split}.jsonl').open(encoding='utf-8') as lines:
         problems = [
-            public_datasets.parse_problem(public_datasets.Gsm8k, line, id=f'{split}/{i}')
+            problem_lines.parse('gsm8k', line, id=f'{split}/{i}')
             for i, line in zip(range(count), lines, strict=False)
         ]
     assert len(problems) == count

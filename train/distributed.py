@@ -22,8 +22,6 @@ from elenchus.train import preemption
 
 T = TypeVar('T')
 
-PREEMPTED_EXIT_CODE = preemption.EXIT_CODE
-Preempted = preemption.Preempted
 _INLINE_BYTES = 1 << 10  # longest message that is broadcast in a single collective
 
 
@@ -68,21 +66,12 @@ def is_first_process() -> bool:
     return jax.process_index() == 0
 
 
-def is_preempted() -> bool:
-    """Returns True if any process has been asked to stop, by SIGTERM or SIGINT: save and exit.
-
-    Every process must call this equally often: the answer changes at the same call on all of them,
-    so all save the same step. A call costs no communication.
-    """
-    return preemption.requests.is_requested()
-
-
 def leave_if_preempted() -> None:
-    """Raises Interrupted if any process has been asked to stop; call it as `is_preempted`.
+    """Raises Interrupted if any process has been asked to stop; call it as `is_requested`.
 
     For places where what is being made may be left out: the resumed run makes it again.
     """
-    if is_preempted():
+    if preemption.requests.is_requested():
         raise preemption.Interrupted()
 
 

@@ -114,7 +114,7 @@ def train_loop(
             is_logged = step % loop.log_every == 0 or step == num_steps
             speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
-            preempted = distributed.is_preempted()
+            preempted = preemption.requests.is_requested()
             if step < num_steps and (preempted or step % loop.checkpoint_every == 0):
                 saver.save(step, state)
                 if preempted:
@@ -231,7 +231,7 @@ class LoopSaver(NamedTuple):
             if state is not None:
                 self.save(step, state)
             self.close()
-        raise distributed.Preempted(f'{self.description} is saved at step {step}') from None
+        raise preemption.Preempted(f'{self.description} is saved at step {step}') from None
 
 
 def compare_hosts(step: int, state: State, cursor: Callable[[], dict], *, every: int) -> None:

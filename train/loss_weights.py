@@ -1,7 +1,5 @@
 """Factors of token weights that depend on the loss itself: the slot `reweigh` of an objective."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,14 +10,12 @@ from elenchus.sampling.slots import Slot
 
 FIELD = 'objective.reweigh or fit.reweigh'
 
-Reweighting = Callable[[jax.Array, jax.Array, Batch], jax.Array]
-"""(log-probabilities [B, T], entropies [B, T], batch) -> factor of each token's weight, [B, T].
-
-The three are masked: 0 on tokens that are not trained. No gradient flows through the factor."""
-
 REWEIGHTINGS = Slot(
     '(logprobs, entropy, batch) -> [B, T]', {'none': lambda logprobs, entropy, batch: 1.0}
 )
+"""(log-probabilities [B, T], entropies [B, T], batch) -> factor of each token's weight, [B, T].
+
+The three are masked: 0 on tokens that are not trained. No gradient flows through the factor."""
 
 
 def reweighed(name: str, batch: Batch, *, logprobs: jax.Array, entropy: jax.Array) -> jax.Array:

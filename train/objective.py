@@ -32,7 +32,6 @@ from elenchus.train.preferences import (
     num_pairs,
     pair_gains,
     pair_totals,
-    published,
 )
 from elenchus.train.value_loss import value_gains
 
@@ -228,11 +227,6 @@ def of_pairs(pairs: PairLoss) -> Objective:
     Step-DPO (arXiv 2406.18629) is DPO with a loss mask on the step's tokens only.
     """
     return dataclasses.replace(SFT, surrogate='pair', average='pair', pairs=pairs)
-
-
-def dpo(beta: float) -> Objective:
-    """- mean over pairs of log sigmoid(beta sum_t +-(logp_t - ref_logp_t)), arXiv 2305.18290."""
-    return of_pairs(published('dpo', beta=beta))
 
 
 def outcome(beta: float) -> Objective:

@@ -8,7 +8,7 @@ import collections
 import math
 import numbers
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from elenchus.data.records import PLAYER_OF_ROLE, Episode, RolloutGroup
@@ -24,12 +24,6 @@ class Pair(NamedTuple):
     chosen: Episode
     rejected: Episode
     offset: float  # that the margin must exceed
-
-
-PairRule = Callable[[Sequence[RolloutGroup]], Iterable[tuple[Episode, Episode, float]]]
-"""groups -> (chosen, rejected, offset) of each pair.
-
-Attribute, off where absent: `reads_scores`, the critic scores the responses first."""
 
 
 def is_right(episode: Episode) -> bool | None:
@@ -110,6 +104,7 @@ PAIR_RULES = Slot(
         'random': at_random,
     },
 )
+"""Attribute, off where absent: `reads_scores`, the critic scores the responses first."""
 
 
 def find_pairs(

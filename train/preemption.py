@@ -107,7 +107,11 @@ class Requests:
         return self._heard.is_set()
 
     def is_requested(self) -> bool:
-        """Returns True from the same call on in every process, once any has a request."""
+        """Returns True from the same call on in every process, once any has a request: save, exit.
+
+        Every process must call this equally often, so all save the same step. A call costs no
+        communication.
+        """
         if self._count() == 1:
             return self._heard.is_set()
         with self._agreed:

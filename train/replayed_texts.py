@@ -5,7 +5,7 @@ Each step adds the loss of some texts of a small fixed set: their cross-entropy 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import jax
@@ -26,15 +26,13 @@ from elenchus.train.step import IDENTITY
 
 FIELD = 'actor.replay.hidden'
 
-Penalty = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""(hidden states [B, T, D], those before the fit [B, T, D], mask [B, T]) -> penalties [B, T].
-
-Hidden states are the last, behind the final norm. The mask is 1 on tokens and 0 on padding."""
-
 PENALTIES = Slot(
     '(hidden [B, T, D], before [B, T, D], mask [B, T]) -> [B, T], in JAX',
     {'none': lambda hidden, before, mask: jnp.zeros(mask.shape)},
 )
+"""(hidden states, those before the fit, mask) -> penalty of each token.
+
+Hidden states are the last, behind the final norm. The mask is 1 on tokens and 0 on padding."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Weights of the tokens of a self-improvement response: the slot `improve.weighting`."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from elenchus.data.records import Turn
@@ -10,12 +8,6 @@ from elenchus.sampling.slots import Slot
 from elenchus.train.rl.advantages import over_tokens
 
 FIELD = 'improve.weighting'
-
-Weighting = Callable[[Turn, float], np.ndarray]
-"""(response, share of right attempts at its question) -> weight of each token, NaN = unknown.
-
-Attributes, all off where absent: `reads_scores`, the critic scores the responses first;
-`trains_wrong`, wrong responses are trained on too."""
 
 
 def _ones(turn: Turn, success_rate: float) -> np.ndarray:
@@ -56,6 +48,10 @@ WEIGHTINGS = Slot(
         'advantage': _advantage,
     },
 )
+"""(response, share of right attempts at its question) -> weight of each token, NaN = unknown.
+
+Attributes, all off where absent: `reads_scores`, the critic scores the responses first;
+`trains_wrong`, wrong responses are trained on too."""
 
 
 def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.ndarray:

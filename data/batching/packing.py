@@ -95,22 +95,6 @@ def pack(
     return to_batch([[item[-1] for item in row] for row in packed.items], length=length)
 
 
-def pack_pairs(pairs: Sequence[tuple[Example, Example]], *, rows: int | None, length: int) -> Batch:
-    """Packs (preferred, other) pairs, first-fit: segments 1 and 2 of a row, 3 and 4, ...
-
-    A pair never crosses rows, so a loss of pairs does not depend on how a batch is split. `rows`
-    and errors are those of `pack`.
-    """
-    packed = Rows(rows, length)
-    num_rejected = sum(not packed.add((*pair, joined(pair))) for pair in pairs)
-    if num_rejected:
-        raise ValueError(
-            f'{num_rejected} of {len(pairs)} pairs do not fit in {rows} rows of {length}'
-        )
-    sequences = [[example for item in row for example in item[:2]] for row in packed.items]
-    return to_batch(sequences, length=length)
-
-
 def joined(pair: Sequence[Example]) -> Example:
     """Returns the sequences of a pair as one: `Rows` measures an item by its last element."""
     return Example(*(np.concatenate(sides) for sides in zip(*pair, strict=True)))

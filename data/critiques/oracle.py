@@ -13,24 +13,19 @@ from elenchus.data.grading import answers
 from elenchus.data.lab import task
 from elenchus.data.records import Problem
 
-CONSTRUCTIONS = ('RG1', 'RG2', 'RG3')
-"""Constructions of attempts for critique data (arXiv 2411.16579).
-
-RG1: sampled from scratch. RG2: resampled from one line on, at a higher temperature. RG3: a mistake
-of a known kind inserted at one line, then continued.
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class ConstructedAttempt:
     """An attempt to be annotated, and the knowledge of the code that constructed it.
 
-    All lines before `location` are right.
+    All lines before `location` are right. Constructions (arXiv 2411.16579): RG1: sampled from
+    scratch. RG2: resampled from one line on, at a higher temperature. RG3: a mistake of a known
+    kind inserted at one line, then continued.
     """
 
     problem: Problem
     attempt: str
-    construction: str  # of CONSTRUCTIONS
+    construction: str  # 'RG1', 'RG2' or 'RG3'
     location: int | None  # index of a line: the first resampled one (RG2), the mistake (RG3)
     kind: str | None  # of mistakes.kinds(problem), for RG3
 

@@ -40,7 +40,7 @@ class CritiqueRecord:
     question: str
     response: str
     steps: tuple[str, ...]  # the lines of the response
-    construction: str | None  # of oracle.CONSTRUCTIONS
+    construction: str | None  # 'RG1', 'RG2' or 'RG3': see oracle.ConstructedAttempt
     location: int | None  # index of `steps`; see oracle.ConstructedAttempt
     kind: str | None  # of mistakes.kinds
     critique: str
@@ -63,11 +63,6 @@ def write_jsonl(path: str | os.PathLike, records: Iterable[CritiqueRecord]) -> N
     """Writes one record per line, atomically."""
     lines = (json.dumps(dataclasses.asdict(r), ensure_ascii=False) + '\n' for r in records)
     atomic.write_text(path, ''.join(lines))
-
-
-def read_jsonl(path: str | os.PathLike) -> list[CritiqueRecord]:
-    """Reads a JSONL file. Raises ValueError that names the invalid line and field."""
-    return [jsonl.at_place(place, from_fields, fields) for _, place, fields in _read_objects(path)]
 
 
 def from_fields(fields: Mapping[str, Any]) -> CritiqueRecord:
@@ -130,14 +125,6 @@ _ASK_AGAIN = (
 )
 _FORMAT = " Please also give your final number in the format of '"
 _SPOKEN, _BOXED = 'The answer is [your answer].', r'The answer is $\boxed{[your answer]}$.'
-
-
-def read_released(path: str | os.PathLike) -> list[CritiqueRecord]:
-    """Reads a released file, a JSON array or JSONL.
-
-    The construction of its attempts is unknown. Raises ValueError that names the invalid record.
-    """
-    return [jsonl.at_place(place, _from_released, value) for _, place, value in _read_objects(path)]
 
 
 def write_released(path: str | os.PathLike, records: Iterable[CritiqueRecord]) -> None:

@@ -73,14 +73,12 @@ CHANGES: dict[str, Callable[[str, random.Random], str | None]] = {
 """Name -> function of (answer, random numbers), which returns None where it does not apply."""
 
 
-def mutate(
-    references: Sequence[str], count: int, *, seed: int = 0
-) -> dict[str, list[tuple[str, str]]]:
+def mutate(references: Sequence[str], count: int) -> dict[str, list[tuple[str, str]]]:
     """Returns at most `count` pairs (wrong answer, reference), evenly from the changes that apply.
 
     Returns the pairs by the name of the change. A change that leaves the text as it was is skipped.
     """
-    rng = random.Random(seed)
+    rng = random.Random(0)
     pairs: dict[str, list[tuple[str, str]]] = {}
     for name, change in CHANGES.items():
         order = rng.sample(references, len(references))

@@ -100,16 +100,16 @@ def number_text(value: int | float | decimal.Decimal, name: str) -> str:
     return '0' if plain == '-0' else plain
 
 
-def level(record: Mapping[str, Any], name: str = 'level') -> int:
-    """Returns a level: 5, 5.0, '5' and 'Level 5' are 5; missing, null and 'Level ?' are 0."""
-    value = record.get(name)
+def level(record: Mapping[str, Any]) -> int:
+    """Returns `level`: 5, 5.0, '5' and 'Level 5' are 5; missing, null and 'Level ?' are 0."""
+    value = record.get('level')
     if value is None:
         return 0
     if isinstance(value, str) and (match := _LEVEL.fullmatch(value.strip())):
         return 0 if match[1] == '?' else int(match[1])
     if not is_number(value) or value < 0 or value != int(value) or value > 10**9:
         raise ValueError(
-            f"{name}={_shown(value)} must be a whole number, at least 0, such as 3 or 'Level 3'"
+            f"level={_shown(value)} must be a whole number, at least 0, such as 3 or 'Level 3'"
         )
     return int(value)
 

@@ -129,16 +129,14 @@ def load(
     seed: int | None = None,
     num_problems: Mapping[str, int] | None = None,
     form: str | None = None,
-    annotations: bool | None = None,
 ) -> Sequence[Problem]:
     """Loads the problems of one split; on first use prepares them under `data_dir`.
 
     - lab: needs `data_dir`, `seed`, `num_problems` (split -> count); `form`: 'digits' or 'tail'.
-    - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (True keeps calculator annotations in
-      solutions); `path` is a folder with train.jsonl and test.jsonl (train_socratic.jsonl,
-      test_socratic.jsonl), or .json or Parquet files (row_files.find_split), and with a validation
-      split if that is used, as no set publishes one. Without `path` they are downloaded; with it no
-      network is used.
+    - gsm8k, gsm8k_socratic: need `data_dir`; `path` is a folder with train.jsonl and test.jsonl
+      (train_socratic.jsonl, test_socratic.jsonl), or .json or Parquet files (row_files.find_split),
+      and with a validation split if that is used, as no set publishes one. Without `path` they are
+      downloaded; with it no network is used.
     - math, svamp, asdiv: need `data_dir`; `path` as above. The test split can be downloaded.
     - jsonl: needs `path`, a file (for any split) or a folder with one for the split; JSONL, JSON
       or Parquet.
@@ -153,8 +151,8 @@ def load(
         >>> len(problems), problems[1].question, problems[1].answer
         (100, 'jim 9 ; ada 5 ; kim : ada + 8 ; max : kim + 7 ; max ?', '0')
     """
-    options = {'data_dir': data_dir, 'path': path, 'seed': seed, 'num_problems': num_problems}
-    options |= {'form': form, 'annotations': annotations}
+    options = {'data_dir': data_dir, 'path': path, 'seed': seed}
+    options |= {'num_problems': num_problems, 'form': form}
     _check_options(source, {name for name, value in options.items() if value is not None})
     if source == 'jsonl':
         return [row.problem for row in load_placed_problems(path, split)]
@@ -166,7 +164,7 @@ def load(
         )
     else:
         builder = public_datasets.SETS[source]
-        config = _rows_config(source, split, path=path, annotations=bool(annotations))
+        config = _rows_config(source, split, path=path)
     folder = tfds_records.prepare(builder, config, data_dir).data_path
     return prepared_datasets.read_records(Problem, folder, split=split)
 
@@ -216,17 +214,14 @@ def load_placed_problems(path: str | os.PathLike, split: str) -> list[PlacedProb
     return read_placed_problems(row_files.find_split(path, split) if is_folder else [path])
 
 
-def load_options(source: str, *, data_dir: str, path: str) -> dict[str, Any]:
+def load_options(*, data_dir: str, path: str) -> dict[str, Any]:
     """Returns the options of `load` for any source but the lab; path='' downloads the set."""
-    options = {'data_dir': data_dir, 'path': path or None}
-    return options | ({'annotations': False} if source.startswith('gsm8k') else {})
+    return {'data_dir': data_dir, 'path': path or None}
 
 
 _OPTIONS = {  # source -> (required options, optional ones)
     'lab': ({'data_dir', 'seed', 'num_problems'}, {'form'}),
-    'gsm8k': ({'data_dir', 'annotations'}, {'path'}),
-    'gsm8k_socratic': ({'data_dir', 'annotations'}, {'path'}),
-    **{name: ({'data_dir'}, {'path'}) for name in ('math', 'svamp', 'asdiv')},
+    **{name: ({'data_dir'}, {'path'}) for name in public_datasets.SETS},
     'jsonl': ({'path'}, {'data_dir'}),
 }
 
@@ -268,11 +263,11 @@ def _lab_config(split: str, *, seed: int, num_problems: Mapping[str, int], form:
 
 
 def _rows_config(
-    source: str, split: str, *, path: str | os.PathLike | None, annotations: bool
+    source: str, split: str, *, path: str | os.PathLike | None
 ) -> public_datasets.RowsConfig:
     """Returns a builder config; its name depends on the variant and the content of user files."""
     ending = _ending(source)
-    name = ('socratic' if ending else 'main') + ('_annotated' if annotations else '')
+    name = 'socratic' if ending else 'main'
     if path is None:
         public = public_datasets.SETS[source].PUBLIC
         if split in ROW_SPLITS and split not in public:
@@ -282,7 +277,7 @@ def _rows_config(
             )
         _check_member('split', split, valid=public)
         files = {name: f'{name}{ending}' for name in public}
-        return public_datasets.RowsConfig(name=name, files=files, annotations=annotations)
+        return public_datasets.RowsConfig(name=name, files=files)
     _check_member('split', split, valid=ROW_SPLITS)
     file = f'{split}{ending}'
     try:
@@ -296,6 +291,5 @@ def _rows_config(
     return public_datasets.RowsConfig(
         name=f'{name}_{split}_{content.hexdigest()[:16]}',
         files={split: file},
-        annotations=annotations,
         folder=os.fspath(path),
     )

@@ -90,7 +90,7 @@ def _pools(
     """Returns the problems of each published split within the limits, in a random order."""
     pools = {}
     for split in public_datasets.SETS[name].PUBLIC:
-        options = loading.load_options(name, data_dir=data_dir, path=folder)
+        options = loading.load_options(data_dir=data_dir, path=folder)
         with downloads.without_network(f'--sets=FOLDER, as FOLDER/{name},'):
             problems = loading.load(name, split=split, **options)
         pool = [problems[i] for i in range(len(problems))]

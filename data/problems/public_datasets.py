@@ -36,15 +36,14 @@ class RowsConfig(tfds.core.BuilderConfig):
     """Config of a builder of `Rows`: the files and their source."""
 
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # split -> file stem
-    annotations: bool = False  # keep GSM8K's calculator annotations such as `<<48/2=24>>`
     folder: str | None = None  # folder of the files (row_files.find_split); None = download
 
 
 class Rows(tfds_records.RecordBuilder, skip_registration=True):
     """Base class of problem sets whose splits are files of rows.
 
-    A subclass defines `problem(record, id=, annotations=)`, which returns a Problem and raises
-    ValueError that names the invalid field. The splits `PUBLIC` can be downloaded from `URL`.
+    A subclass defines `problem(record, id=)`, which returns a Problem and raises ValueError that
+    names the invalid field. The splits `PUBLIC` can be downloaded from `URL`.
     """
 
     VERSION = tfds.core.Version('1.1.0')
@@ -76,25 +75,15 @@ class Rows(tfds_records.RecordBuilder, skip_registration=True):
 
     def read(self, row: jsonl.PlacedObject, id: str) -> Problem:
         """Parses one row. Raises ValueError that names its file and line."""
-        options = {'id': id, 'annotations': self.builder_config.annotations}
-        return parse_row(type(self), row.value, place=row.place, **options)
+        return parse_row(type(self), row.value, place=row.place, id=id)
 
 
-def parse_row(
-    builder: type[Rows], record: dict, *, place: str, id: str, annotations: bool = False
-) -> Problem:
+def parse_row(builder: type[Rows], record: dict, *, place: str, id: str) -> Problem:
     """Builds a problem from a row of a set. Raises ValueError that begins with the place."""
-    make = functools.partial(builder.problem, id=f'{builder.name}/{id}', annotations=annotations)
+    make = functools.partial(builder.problem, id=f'{builder.name}/{id}')
     problem = jsonl.at_place(place, make, record)
     jsonl.at_place(place, references.check_reference, problem.answer)
     return problem
-
-
-def parse_problem(builder: type[Rows], line: str, *, id: str, annotations: bool = False) -> Problem:
-    """Parses a problem from one line of a set. Raises ValueError that names the record."""
-    place = f'{builder.name}/{id}'
-    record = jsonl.at_place(place, jsonl.parse_record, line)
-    return parse_row(builder, record, place=place, id=id, annotations=annotations)
 
 
 class Gsm8k(Rows, skip_registration=True):
@@ -106,15 +95,17 @@ class Gsm8k(Rows, skip_registration=True):
     DESCRIPTION = 'GSM8K: grade-school mathematics word problems (openai/grade-school-math, MIT).'
 
     @classmethod
-    def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
-        """Splits `answer` into solution and `#### x`; the level is the number of steps."""
+    def problem(cls, record: dict, *, id: str) -> Problem:
+        """Splits `answer` into solution and `#### x`; the level is the number of steps.
+
+        Calculator annotations such as `<<48/2=24>>` are removed.
+        """
         steps, marker, answer = fields.text(record, 'answer').rpartition('####')
         answer = answer.strip().replace(',', '')
         if not marker or not answer:
             raise ValueError('missing answer after "####"')
-        if not annotations:
-            steps = _ANNOTATION.sub('', steps)
-        steps = [step.strip() for step in steps.split('\n') if step.strip()]
+        lines = _ANNOTATION.sub('', steps).split('\n')
+        steps = [line.strip() for line in lines if line.strip()]
         return Problem(
             id=id,
             question=fields.text(record, 'question').strip(),
@@ -133,7 +124,7 @@ class Math(Rows, skip_registration=True):
     DESCRIPTION = 'MATH: competition mathematics, five levels (hendrycks/math, MIT).'
 
     @classmethod
-    def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
+    def problem(cls, record: dict, *, id: str) -> Problem:
         r"""Takes the field `answer` of MATH-500, or else the solution's last \boxed.
 
         The level is 1 to 5, or 'Level 1' to 'Level 5'; 'Level ?' becomes 0.
@@ -165,7 +156,7 @@ class Svamp(Rows, skip_registration=True):
     DESCRIPTION = 'SVAMP: elementary word problems, varied (arkilpatel/SVAMP, MIT).'
 
     @classmethod
-    def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
+    def problem(cls, record: dict, *, id: str) -> Problem:
         """Uses the equation as the solution; the level is its number of operations."""
         body, equation = fields.text(record, 'Body').strip(), fields.text(record, 'Equation')
         answer = fields.number(record, 'Answer')
@@ -189,7 +180,7 @@ class Asdiv(Rows, skip_registration=True):
     DESCRIPTION = 'ASDiv: elementary word problems of many kinds, as carried by microsoft/ToRA.'
 
     @classmethod
-    def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
+    def problem(cls, record: dict, *, id: str) -> Problem:
         """Removes the unit from the answer; the level is the formula's number of operations."""
         formula = fields.text(record, 'formula').strip()
         answer = _UNIT.sub('', fields.text_or_number(record, 'answer')).strip()

@@ -17,10 +17,6 @@ import threading
 import typing
 import urllib.request
 
-EVENTS = ('done', 'preempted', 'failed', 'silent', 'stuck', 'nonfinite', 'crashed')
-"""done, preempted, failed: the end of a run, or of a launch. silent: a host gives no sign of life.
-stuck: no progress. nonfinite: a loss or gradient is NaN or infinite. crashed: it is started again.
-"""
 PATIENCE_S = 30.0
 """Seconds that a command or an address has."""
 ADDRESSES = ('https://', 'http://')
@@ -49,7 +45,9 @@ def send(
 
     Args:
         target: Command or address; '' for none.
-        event: Of `EVENTS`.
+        event: 'done', 'preempted', 'failed': the end of a run, or of a launch. 'silent': a host
+            gives no sign of life. 'stuck': no progress. 'nonfinite': a loss or gradient is NaN or
+            infinite. 'crashed': it is started again.
         text: One line.
         warn: Is told, in a thread, that the command failed; nobody else is.
     """

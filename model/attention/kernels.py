@@ -16,9 +16,7 @@ from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
 
 KERNELS = {'tpu': 'splash', 'gpu': 'cudnn'}
-"""Platform -> the kernel that 'auto' selects there, if it supports the model."""
-PLATFORMS = {'splash': 'tpu', 'cudnn': 'gpu'}
-"""Kernel -> the only platform that it runs on."""
+"""Platform -> the kernel that runs there alone; 'auto' selects it if it supports the model."""
 LANES = 128
 """Lengths are padded to a multiple of it; the key blocks of splash are multiples of it too."""
 BLOCKS = (512, 256, 128)
@@ -237,10 +235,10 @@ def implementation(config: ModelConfig, platform: str | None = None) -> str:
 
 def check_backend(config: ModelConfig, platform: str) -> None:
     """Raises ValueError if `config` cannot run on 'cpu', 'gpu' or 'tpu'."""
-    needed = PLATFORMS.get(config.attention, platform)
-    if needed != platform:
+    needed = [name for name, kernel in KERNELS.items() if kernel == config.attention]
+    if needed and platform not in needed:
         raise ValueError(
-            f'model.attention={config.attention!r} runs on {needed} only, not on {platform}; '
+            f'model.attention={config.attention!r} runs on {needed[0]} only, not on {platform}; '
             "use 'einsum'"
         )
     if config.numerics == 'canonical' and platform != 'cpu':

@@ -14,6 +14,7 @@ from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.metrics.statistics import evenly_spaced
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 
@@ -141,4 +142,4 @@ def reject_for_balance(
 
 def _all_but(indices: Sequence[int], count: int) -> set[int]:
     """Returns the indices except `count` evenly spaced ones."""
-    return set(indices) - {indices[i * len(indices) // count] for i in range(count)}
+    return set(indices) - set(evenly_spaced(indices, count))

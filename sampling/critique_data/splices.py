@@ -3,7 +3,7 @@
 The slot `self_talk.splice`. The model of the stage `self_talk` learns to write such texts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from elenchus.data.critiques import self_talk
@@ -24,16 +24,13 @@ class TalkLine(NamedTuple):
     right: bool | None  # what the remark says; None if it has no clear verdict
 
 
-Splice = Callable[[Sequence[TalkLine], Problem], str]
-"""(lines of the attempt, wrong ones and those that replace them, problem) -> text of the talk."""
-
-
 def _talk(lines: Sequence[TalkLine], problem: Problem) -> str:
     """Returns every line with its remark behind it."""
     return '\n'.join(f'{part.line}\n{part.remark}' for part in lines)
 
 
 SPLICES = Slot('(lines, problem) -> text', {'talk': _talk})
+"""The lines are TalkLines of the attempt, wrong ones and those that replace them."""
 
 
 def splice(name: str, parts: Sequence[RemarkedLine], problem: Problem, *, grammar: Grammar) -> str:

@@ -4,7 +4,7 @@ Continuations are sampled from the end of every line but the last; how many reac
 answer says what a line is worth (annotators.count_successes).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +24,11 @@ class Outcomes(NamedTuple):
     problem: Problem
 
 
-Labelling = Callable[[Outcomes], Sequence[bool]]
-"""Whether each line of `outcomes.successes` is right; the first that is not is the first error."""
-
 LABELS = Slot(
     '(outcomes) -> a boolean for each line',
     {'threshold': lambda o: [n >= o.threshold * o.num_rollouts for n in o.successes]},
 )
+"""Whether each line of `outcomes.successes` is right; the first that is not is the first error."""
 
 
 def first_wrong(

@@ -5,8 +5,7 @@ A guide is shown before a response and not trained on; an opening is the first p
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from elenchus.data.records import Problem
 from elenchus.sampling import user_functions
@@ -17,15 +16,13 @@ from elenchus.sampling.writing import Notes, check_words, write
 
 GUIDE, OPENING = 'improve.explore.player_guide', 'improve.explore.opening'
 
-PlayerGuide = Callable[[Problem, Notes], Any]
-"""(problem, notes) -> a list of one text, which a player is asked; the guide; or None: none yet.
-
-Attribute, absent if nothing is kept: `learn(problem, notes) -> a request, or {name: text}`, called
-for every problem after a round, whose texts are in `notes.memory` of later rounds."""
-
 PLAYER_GUIDES = Slot(
     '(problem, notes) -> a guide, [a request] or None', {'none': lambda problem, notes: None}
 )
+"""A request is one text, which a player is asked; None: no guide yet.
+
+Attribute, absent if nothing is kept: `learn(problem, notes) -> a request, or {name: text}`, called
+for every problem after a round, whose texts are in `notes.memory` of later rounds."""
 OPENINGS = Slot('(problem, notes) -> text', {'none': lambda problem, notes: ''})
 
 

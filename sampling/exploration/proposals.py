@@ -22,14 +22,15 @@ from elenchus.sampling.exploration.context import (
     is_valid_response,
     with_origin,
 )
+from elenchus.sampling.metrics.measures import CONDITIONS
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.shuffling import exchange_critiques, has_others, other_question
 from elenchus.sampling.writing import Notes
 
 GUIDES: dict[str, Callable[[Problem], str]] = {
-    'answer_driven': lambda problem: f'#### {problem.answer}',
-    'rationale_driven': lambda problem: problem.solution,
+    'answer_driven': CONDITIONS['answer'],
+    'rationale_driven': CONDITIONS['solution'],
 }
 """Text of the guide turn, which follows the question."""
 

@@ -20,10 +20,6 @@ class RoundContext(NamedTuple):
     candidates: Sequence[Mapping[str, float]]  # temperature, threshold, balance, worth; or ()
 
 
-Controller = Callable[[Sequence[Mapping[str, Any]], RoundContext], Mapping[str, Any]]
-"""(summaries of the rounds before, context) -> {path of a field: its value in this round}."""
-
-
 def _balance(rounds: Sequence[Mapping], context: RoundContext) -> dict[str, float]:
     """Returns the candidate with the best balance score; threshold 0 keeps every response."""
     knobs = controller.choose(context.candidates)
@@ -37,6 +33,7 @@ CONTROLLERS = Slot(
     '(rounds, context) -> {field: value}',
     {'none': lambda rounds, context: {}, 'balance': _balance},
 )
+"""(summaries of the rounds before, context) -> {path of a field: its value in this round}."""
 FIELD = 'improve.controller'
 
 

@@ -14,8 +14,8 @@ from elenchus.sampling import user_functions
 from elenchus.sampling.metrics.faithfulness import unfaithful
 from elenchus.sampling.slots import Slot
 
-Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str, float]]
-"""(groups, text of a turn) -> figures, by name.
+MEASURES = Slot('(groups, text of a turn) -> {name: number}', {'unfaithful': unfaithful})
+"""Figures of an evaluation, by name; the second argument is a function from a turn to its text.
 
 A group has the problem and its judged episodes, each with attempt, critique and refinement where
 they were sampled. A function with the attribute `reads_conditions = True` gets as a third argument
@@ -25,25 +25,19 @@ edited question have a problem with that question, and the id of the original. O
 one with `reads_states = True` the actor's hidden states [N, D] behind the N questions; in this
 order."""
 
-MEASURES = Slot('(groups, text of a turn) -> {name: number}', {'unfaithful': unfaithful})
-
-RoundMeasure = Callable[[Sequence[Mapping]], Mapping[str, float]]
-"""(summaries of the rounds of a stage) -> figures, by name."""
-
 ROUND_MEASURES = Slot('(rounds) -> {name: number}', {})
+"""Figures of a stage, by name, from the summaries of its rounds."""
 
-Condition = Callable[[Problem], str]
+CONDITIONS = Slot(
+    '(problem) -> text of a guide',
+    {'answer': lambda problem: f'#### {problem.answer}', 'solution': lambda p: p.solution},
+)
 """Text of the guide that an attempt is sampled after.
 
 A function with the attribute `writes = True` is called with notes as a second argument, and may
 have the actor write the guide, as those of `improve.explore.player_guide` do. One with `edits =
 True` returns another question in place of a guide, or '' for none: it is attempted, criticised and
 refined as the problem itself is, with the same noise."""
-
-CONDITIONS = Slot(
-    '(problem) -> text of a guide',
-    {'answer': lambda problem: f'#### {problem.answer}', 'solution': lambda p: p.solution},
-)
 
 
 def guide(reference: str, problem: Problem) -> str:

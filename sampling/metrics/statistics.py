@@ -3,9 +3,11 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
+
+T = TypeVar('T')
 
 
 def subsets(n: int, k: int, *, num_draws: int, seed: int) -> list[tuple[int, ...]]:
@@ -19,6 +21,12 @@ def subsets(n: int, k: int, *, num_draws: int, seed: int) -> list[tuple[int, ...
         return list(itertools.combinations(range(n), k))
     rng = np.random.default_rng(seed)
     return [tuple(sorted(rng.choice(n, k, replace=False).tolist())) for _ in range(num_draws)]
+
+
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """Returns at most `count` items, evenly spaced over all."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def pass_at_k(num_samples: int, num_correct: int, *, k: int) -> float:

@@ -19,17 +19,15 @@ from elenchus.sampling.writing import Notes
 
 FIELD = 'evaluate.feedback'
 
-Feedback = Callable[[Problem, Notes], str]
-"""(problem, notes) -> a text that is appended to the critique; '' appends nothing.
-
-The notes have the attempt, the critique, its verdict, and the round from 0. With the attribute
-`attribution_steps`, a number, they have the question's words with their attributions too
-(attribution.py); 0 leaves them out."""
-
 Attribute = Callable[..., Sequence[Words]]
 """(episodes, steps=number) -> words of each episode's question, with attributions."""
 
 FEEDBACKS = Slot('(problem, notes) -> text', {'critique': lambda problem, notes: ''})
+"""The text is appended to the critique; '' appends nothing.
+
+The notes have the attempt, the critique, its verdict, and the round from 0. With the attribute
+`attribution_steps`, a number, they have the question's words with their attributions too
+(attribution.py); 0 leaves them out."""
 
 
 def add_feedback(

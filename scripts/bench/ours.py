@@ -295,11 +295,11 @@ def machine(clock: Clock) -> dict[str, float]:
     return {'flops': 2 * n**3 / product, 'bandwidth': tall.nbytes / min(reads)}
 
 
-def _fastest_seconds(function, x, *, clock: Clock, repeats: int = 5) -> float:
-    """Seconds of the fastest call."""
+def _fastest_seconds(function, x, *, clock: Clock) -> float:
+    """Seconds of the fastest of five calls."""
     jax.block_until_ready(function(x))
     seconds = []
-    for _ in range(repeats):
+    for _ in range(5):
         start = clock()
         jax.block_until_ready(function(x))
         seconds.append(clock() - start)

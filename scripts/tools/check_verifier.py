@@ -24,7 +24,7 @@ from elenchus.train.config import cli
 def main(_):
     """Checks the problem set that the flags select."""
     values = flags.FLAGS
-    options = loading.load_options(values.source, data_dir=values.data_dir, path=values.path)
+    options = loading.load_options(data_dir=values.data_dir, path=values.path)
     with downloads.without_network('--path'):
         problems = loading.load(values.source, split=values.split, **options)[: values.limit]
     references = [problem.answer for problem in problems]

@@ -32,7 +32,7 @@ def main(_):
     if values.records:
         items = record_files.read(values.records)
     else:
-        options = loading.load_options(values.source, data_dir=values.data_dir, path=values.path)
+        options = loading.load_options(data_dir=values.data_dir, path=values.path)
         with downloads.without_network('--path'):
             items = loading.load(values.source, split=values.split, **options)
     for item in items[values.first : values.first + values.count]:

@@ -49,8 +49,8 @@ def test_a_public_set_is_read_from_a_folder(folder, tmp_path_factory):
     (folder / 'train.jsonl').write_text(
         '\n'.join(json.dumps({'question': f'q{i}', 'answer': f's\n#### {i}'}) for i in range(3))
     )
-    options = {'data_dir': tmp_path_factory.mktemp('prepared'), 'annotations': False}
-    problems = loading.load('gsm8k', split='train', path=folder, **options)
+    data_dir = tmp_path_factory.mktemp('prepared')
+    problems = loading.load('gsm8k', split='train', path=folder, data_dir=data_dir)
     assert [p.answer for p in problems] == ['0', '1', '2']
 
 

@@ -7,8 +7,8 @@ import pytest
 from elenchus.data.critiques import calculated_refinements, grammars, mistakes
 from elenchus.data.critiques.calculator import equations, falsification
 from elenchus.data.grading import answers
-from elenchus.data.problems import public_datasets
 from elenchus.data.records import Problem
+from tests.support import problem_lines
 
 SOLUTION = '7 boxes have 7*12 = 84 pens.\n84-5 = 79 are left.\n#### 79'
 PENS = Problem(
@@ -74,11 +74,11 @@ def test_another_result_of_a_line_is_carried_on():
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'least'), [('asdiv/test', 0.6), ('gsm8k/train', 0.8)])
 def test_real_problems_are_refined(shared_data, name, least):
-    builder = public_datasets.SETS[name.split('/')[0]]
+    source = name.split('/')[0]
     lines = (shared_data / f'{name}.jsonl').read_text(encoding='utf-8').splitlines()[:1000]
     refined, false = 0, 0
     for i, line in enumerate(lines):
-        problem = public_datasets.parse_problem(builder, line, id=str(i))
+        problem = problem_lines.parse(source, line, id=str(i))
         try:
             example = calculated_refinements.refine(problem, rng=random.Random(problem.id))
         except mistakes.NoMistakeError:

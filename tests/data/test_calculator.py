@@ -17,8 +17,8 @@ from elenchus.data.critiques.calculator import (
 )
 from elenchus.data.critiques.calculator.expressions import Fraction
 from elenchus.data.critiques.oracle import ConstructedAttempt, NoCritique
-from elenchus.data.problems import public_datasets
 from elenchus.data.records import Problem
+from tests.support import problem_lines
 
 CLIPS = Problem(
     'clips',
@@ -219,9 +219,9 @@ def test_values_are_written_exactly_or_as_about(value, text):
 
 
 def read(folder, name, count=None):
-    builder = public_datasets.SETS[name.split('/')[0]]
+    source = name.split('/')[0]
     lines = (folder / f'{name}.jsonl').read_text(encoding='utf-8').splitlines()[:count]
-    return [public_datasets.parse_problem(builder, line, id=str(i)) for i, line in enumerate(lines)]
+    return [problem_lines.parse(source, line, id=str(i)) for i, line in enumerate(lines)]
 
 
 FALSE_REFERENCES = {'gsm8k/test': 1, 'asdiv/test': 0}

@@ -6,11 +6,10 @@ import pytest
 
 from elenchus.data import records
 from elenchus.data.critiques import record_files
-from elenchus.data.problems import public_datasets
 from elenchus.data.text import chat as chats
 from elenchus.data.text import chat_templates, tokenizer_json
 from elenchus.data.text import tokenizer as tokenizers
-from tests.support import hf_tokenizers
+from tests.support import hf_tokenizers, problem_lines
 
 TEXTS = hf_tokenizers.CONVERSATION
 FILES = hf_tokenizers.files(hf_tokenizers.golden()['merges'])
@@ -235,7 +234,7 @@ def test_gsm8k_is_trained_on_its_solutions_alone(name, shared_data):
     chat = CHATS[name]
     with (shared_data / 'gsm8k' / 'test.jsonl').open(encoding='utf-8') as lines:
         for i, line in zip(range(20), lines, strict=False):
-            problem = public_datasets.parse_problem(public_datasets.Gsm8k, line, id=str(i))
+            problem = problem_lines.parse('gsm8k', line, id=str(i))
             turns = (
                 *chat.question_turns(problem.question),
                 chat.text_turn('attempt', problem.solution),

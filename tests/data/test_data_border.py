@@ -19,9 +19,7 @@ GSM8K = json.dumps({'question': '2 + 2?', 'answer': '2 + 2 = 4\n#### 4'})
 
 def read_gsm8k(path):
     folder = path.parent
-    loaded = loading.load(
-        'gsm8k', split='train', data_dir=folder / 'prepared', path=folder, annotations=False
-    )
+    loaded = loading.load('gsm8k', split='train', data_dir=folder / 'prepared', path=folder)
     return list(loaded)
 
 

@@ -44,7 +44,7 @@ def failing(monkeypatch):
 def test_every_failure_names_the_set_its_host_and_its_files(failure, failing, tmp_path):
     failing(FAILURES[failure])
     with pytest.raises(downloads.DownloadError) as raised:
-        loading.load('gsm8k', split='test', data_dir=tmp_path, annotations=False)
+        loading.load('gsm8k', split='test', data_dir=tmp_path)
     text = str(raised.value)
     assert text.startswith(f'gsm8k cannot be downloaded from {HOST} (')
     assert 'put train.jsonl and test.jsonl into a folder' in text

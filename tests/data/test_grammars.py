@@ -54,7 +54,7 @@ def bpe():
 
 
 def released(shared_data, name):
-    return record_files.read_released(shared_data / 'mathcritique' / f'{name}.json')
+    return record_files.read(shared_data / 'mathcritique' / f'{name}.json')
 
 
 def every_verdict(critique):

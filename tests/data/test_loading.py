@@ -42,10 +42,8 @@ def folder(tmp_path):
     return tmp_path / 'source'
 
 
-def load_gsm8k(folder, tmp_path, *, source='gsm8k', split='train', annotations=False):
-    return loading.load(
-        source, split=split, data_dir=tmp_path / 'prepared', path=folder, annotations=annotations
-    )
+def load_gsm8k(folder, tmp_path, *, source='gsm8k', split='train'):
+    return loading.load(source, split=split, data_dir=tmp_path / 'prepared', path=folder)
 
 
 def test_jsonl_problems_are_read_with_their_optional_fields(tmp_path):
@@ -117,13 +115,6 @@ def test_gsm8k_fields_are_cleaned(folder, tmp_path, no_network):
             solution='\n'.join(['step'] * 11) + '\n#### -3',
         ),
     ]
-
-
-def test_gsm8k_annotations_are_kept_on_request_and_apart(folder, tmp_path, no_network):
-    plain = load_gsm8k(folder, tmp_path)
-    annotated = load_gsm8k(folder, tmp_path, annotations=True)
-    assert '<<48/2=24>>' in annotated[0].solution and '<<' not in plain[0].solution
-    assert annotated[0].answer == plain[0].answer
 
 
 def test_the_socratic_variant_has_its_own_files(folder, tmp_path, no_network):
@@ -209,9 +200,7 @@ def test_without_a_path_the_public_files_are_downloaded(folder, tmp_path, monkey
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(public_datasets.Gsm8k, 'URL', f'http://127.0.0.1:{server.server_port}/')
         loaded = {
-            (source, split): len(
-                loading.load(source, split=split, data_dir=tmp_path / 'prepared', annotations=False)
-            )
+            (source, split): len(loading.load(source, split=split, data_dir=tmp_path / 'prepared'))
             for source in ('gsm8k', 'gsm8k_socratic')
             for split in ('train', 'test')
         }
@@ -263,12 +252,12 @@ def test_lab_seeds_and_sizes_do_not_share_files(tmp_path, no_network):
         ({'source': 'jsonl'}, "'jsonl' needs path"),
         ({'source': 'jsonl', 'path': 'nowhere.jsonl'}, "file not found: path='nowhere.jsonl'"),
         (
-            {'source': 'gsm8k', 'annotations': False, 'path': 'nowhere'},
+            {'source': 'gsm8k', 'path': 'nowhere'},
             r"path='nowhere' does not contain train.jsonl \(nor .*\); put one there",
         ),
-        ({'source': 'gsm8k'}, 'needs annotations'),
-        ({'source': 'gsm8k', 'annotations': False, 'seed': 1}, 'does not use seed'),
-        ({'source': 'gsm8k', 'annotations': False, 'split': 'trian'}, "did you mean 'train'"),
+        ({'source': 'gsm8k', 'data_dir': None}, 'needs data_dir'),
+        ({'source': 'gsm8k', 'seed': 1}, 'does not use seed'),
+        ({'source': 'gsm8k', 'split': 'trian'}, "did you mean 'train'"),
         ({'source': 'lab'}, 'needs num_problems, seed'),
         ({'source': 'lab', 'seed': 0, 'num_problems': {'tset': 3}}, "did you mean 'test'"),
         (

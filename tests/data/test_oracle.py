@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from elenchus.data import records
 from elenchus.data.critiques import grammars, mistakes, oracle, record_files
 from elenchus.data.lab import forms, task
-from elenchus.data.problems import public_datasets
 from elenchus.data.text import tokenizer
+from tests.support import problem_lines
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
 PROBLEM = records.Problem('p', 'How many clips?', '72', SOLUTION, 2, 'gsm8k')
@@ -145,7 +145,7 @@ def test_real_solutions_pass_and_their_verdicts_have_positions(shared_data):
     path = shared_data / 'gsm8k' / 'train.jsonl'
     with path.open(encoding='utf-8') as lines:
         read = [
-            public_datasets.parse_problem(public_datasets.Gsm8k, line, id=str(i))
+            problem_lines.parse('gsm8k', line, id=str(i))
             for i, line in zip(range(50), lines, strict=False)
         ]
     critiques = [oracle.annotate(p, p.solution) for p in read]

@@ -77,13 +77,12 @@ def folder(tmp_path_factory):
 @hypothesis.given(record_lists)
 def test_records_survive_jsonl(folder, written):
     record_files.write_jsonl(folder / 'r.jsonl', written)
-    assert record_files.read_jsonl(folder / 'r.jsonl') == written
     assert record_files.read(folder / 'r.jsonl') == written
 
 
 def test_absent_fields_are_unknown_and_steps_are_lines(folder):
     path = write(folder / 'few.jsonl', '{"question": "q", "response": "a\\n b", "critique": ""}')
-    assert record_files.read_jsonl(path) == [UNKNOWN]
+    assert record_files.read(path) == [UNKNOWN]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,7 @@ def test_a_wrong_field_is_named_with_its_line(folder, changed, message):
     good = dataclasses.asdict(KNOWN)
     path = write(folder / 'bad.jsonl', json.dumps(good), '', json.dumps(good | changed))
     with pytest.raises(ValueError, match=r'bad\.jsonl:3: ') as raised:
-        record_files.read_jsonl(path)
+        record_files.read(path)
     assert message in str(raised.value)
 
 
@@ -142,11 +141,10 @@ def test_files_that_are_missing_or_empty_are_refused(folder):
 def test_the_released_form_keeps_the_four_texts(folder, answer):
     record = dataclasses.replace(KNOWN, refinement=answer)
     record_files.write_released(folder / 'r.json', [record, record])
-    for read in (record_files.read_released, record_files.read):
-        (first, second) = read(folder / 'r.json')
-        names = ('question', 'response', 'steps', 'critique', 'refinement')
-        assert all(getattr(first, name) == getattr(record, name) for name in names)
-        assert first == second and first.construction is None
+    (first, second) = record_files.read(folder / 'r.json')
+    names = ('question', 'response', 'steps', 'critique', 'refinement')
+    assert all(getattr(first, name) == getattr(record, name) for name in names)
+    assert first == second and first.construction is None
 
 
 def test_the_released_form_needs_a_refinement(folder):
@@ -161,7 +159,7 @@ def test_the_released_form_needs_a_refinement(folder):
     [
         (
             {'instructions': '', 'input': '', 'output': ''},
-            "missing field 'instruction'.*is 'instructions'",
+            "nearest is released, which needs 'instruction' too; did you mean 'instructions'",
         ),
         ({'instruction': 'Only this.', 'input': '', 'output': ''}, 'Assistant'),
         ({'instruction': 7, 'input': '', 'output': ''}, 'instruction=7 must be of type str'),
@@ -170,7 +168,7 @@ def test_the_released_form_needs_a_refinement(folder):
 def test_a_record_of_another_form_is_refused(folder, record, message):
     (folder / 'other.json').write_text(json.dumps([record]))
     with pytest.raises(ValueError, match=rf'other\.json, record 1: .*{message}'):
-        record_files.read_released(folder / 'other.json')
+        record_files.read(folder / 'other.json')
 
 
 def test_line_breaks_that_were_escaped_twice_are_read(folder):
@@ -184,7 +182,7 @@ def test_line_breaks_that_were_escaped_twice_are_read(folder):
 def test_real_records_are_written_back_word_for_word(shared_data, folder, name):
     path = shared_data / 'mathcritique' / f'{name}.json'
     released = json.loads(path.read_text(encoding='utf-8'))
-    record_files.write_released(folder / path.name, record_files.read_released(path))
+    record_files.write_released(folder / path.name, record_files.read(path))
     written = json.loads((folder / path.name).read_text(encoding='utf-8'))
     for was, now in zip(released, written, strict=True):
         instructions = (text['instruction'].split() for text in (was, now))

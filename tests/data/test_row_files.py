@@ -52,7 +52,7 @@ def test_sets_are_read_in_the_forms_of_the_hub(source, name, tmp_path, no_networ
     path = tmp_path / 'source' / name.format('test')
     path.parent.mkdir(parents=True)
     WRITERS[name](path, [HUB_ROWS[source]] * 2)
-    options = loading.load_options(source, data_dir=tmp_path / 'data', path=path.parents[0])
+    options = loading.load_options(data_dir=tmp_path / 'data', path=path.parents[0])
     if name.startswith('data/'):
         options['path'] = path.parents[1]
     loaded = list(loading.load(source, split='test', **options))

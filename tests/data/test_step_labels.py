@@ -111,7 +111,7 @@ def test_files_of_step_labels_are_inspected_and_converted(row, ending, tmp_path)
     assert len(read) == 2 and read[0] == read[1] == record_files.from_row(row)
     target = tmp_path / 'mine.jsonl'
     assert conversion.convert(str(source), str(target), form=None).startswith('2 records')
-    assert record_files.read_jsonl(target) == read
+    assert record_files.read(target) == read
 
 
 @pytest.mark.parametrize('name, wrong, right', [('gsm8k', 207, 193), ('math', 594, 406)])

@@ -6,8 +6,8 @@ import pytest
 
 from elenchus.data.critiques import grammars, mistakes, text_refinements
 from elenchus.data.grading import answers
-from elenchus.data.problems import public_datasets
 from elenchus.data.records import Problem
+from tests.support import problem_lines
 
 SOLUTION = 'Each box has 12 pens.\n7 boxes have 7 * 12 = 84 pens.\n84 - 5 = 79 are left.\n#### 79'
 PROBLEM = Problem('p', 'How many pens are left?', '79', SOLUTION, 0, 'gsm8k')
@@ -66,10 +66,10 @@ def test_the_attempt_is_wrong_where_the_critique_says():
     ],
 )
 def test_real_solutions_are_refined_or_have_no_number(shared_data, source, every, impossible):
-    builder, count = public_datasets.SETS[source], 0
+    count = 0
     lines = (shared_data / source / 'test.jsonl').read_text(encoding='utf-8').splitlines()
     for index in range(0, len(lines), every):
-        problem = public_datasets.parse_problem(builder, lines[index], id=str(index))
+        problem = problem_lines.parse(source, lines[index], id=str(index))
         try:
             texts = text_refinements.refine(problem, rng=random.Random(problem.id))
         except mistakes.NoMistakeError:

@@ -159,7 +159,7 @@ def on_mesh(config, shape, batch):
         gate = model.blocks.experts.gate[...]
         parts = (2, 5, 16 // int(np.prod(shape[1:2] + shape[3:])), 8 // shape[2])
         assert gate.sharding.shard_shape(gate.shape) == parts
-        batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+        batch = jax.device_put(batch, tiny_model.batch_sharding(mesh))
         loss, grads, _ = loss_and_grads(model, batch)
         return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(grads)]
 
@@ -311,7 +311,7 @@ def test_a_training_step_compiles_for_a_tpu():
     with compiled.mesh_of(machines.topology('v5e-4'), (1, 2, 2)) as mesh:
         model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
         places = sharding.shardings(model, mesh)
-        rows = sharding.batch_sharding(mesh)
+        rows = tiny_model.batch_sharding(mesh)
         placed = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)  # noqa: E731
         model = jax.tree.map(placed, model, places)
         batch = jax.tree.map(

@@ -31,10 +31,7 @@ def verifier():
 def test_real_references_are_equal_to_themselves_and_not_to_their_neighbours(
     source, step, shared_data, tmp_path, verifier
 ):
-    options = {'annotations': False} if source == 'gsm8k' else {}
-    problems = loading.load(
-        source, split='test', data_dir=tmp_path, path=shared_data / source, **options
-    )
+    problems = loading.load(source, split='test', data_dir=tmp_path, path=shared_data / source)
     references = [problem.answer for problem in problems[::step]]
     itself, respelled, following = self_check.run_checks(references, verifier)
     assert set(itself.outcomes) == set(respelled.outcomes) == {Outcome.RIGHT}
@@ -49,10 +46,7 @@ def test_real_references_are_equal_to_themselves_and_not_to_their_neighbours(
     'source', ['gsm8k', *(pytest.param(x, marks=SLOW) for x in ('svamp', 'asdiv', 'math'))]
 )
 def test_mutations_of_real_references_are_never_right(source, shared_data, tmp_path):
-    options = {'annotations': False} if source == 'gsm8k' else {}
-    problems = loading.load(
-        source, split='test', data_dir=tmp_path, path=shared_data / source, **options
-    )
+    problems = loading.load(source, split='test', data_dir=tmp_path, path=shared_data / source)
     mutated = mutations.mutate([problem.answer for problem in problems], 1000)
     assert sum(map(len, mutated.values())) == 1000
     for pairs in mutated.values():

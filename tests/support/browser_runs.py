@@ -7,6 +7,7 @@ from elenchus.data.files import episode_files
 from elenchus.data.records import Episode, EpisodeFacts, Step, Turn, TurnFacts
 from elenchus.data.text import tokenizer
 from elenchus.train.config import build
+from elenchus.train.report.browser import chunks
 
 WORDS = tokenizer.lab_tokenizer()
 QUESTION = 'eve 7 ; ben : eve - 4 ; ben ?'
@@ -14,6 +15,13 @@ ATTEMPT = ['ben : eve 7 - 4 = 3 ; ben 3\n', ' #### 3']
 REFINEMENT = ['ben : eve 7 - 4 = 3 ; ben 3\n', ' #### 4']
 CRITIQUE = 'ben : eve - 4 ; 7 - 4 = 3 ; correct\n answer : ben 3 - 3 = 0 ; wrong'
 LEVELS = (1, 2, 10)
+
+
+def parse_script(script):
+    """Returns the name and the value of a file of data; the inverse of `chunks.to_script`."""
+    body = script.removeprefix(f'{chunks.FUNCTION}(').removesuffix(');\n')
+    name, value = json.loads(f'[{body}]')
+    return name, value
 
 
 def model_turn(role, lines, *, sampled=True, cut=False, scores=None, **facts) -> Turn:

@@ -17,7 +17,7 @@ import numpy as np
 from elenchus.data.files import atomic
 from elenchus.model import placement, sharding
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.train import distributed, loop
+from elenchus.train import distributed, loop, preemption
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.optimizer import OptimizerSettings
 from elenchus.train.run.directory import RunDirectory
@@ -106,7 +106,7 @@ def preempt(folder):
             num_steps=PREEMPTED_STEPS,
             loop=dataclasses.replace(LOOP, checkpoint_every=10**6),
         )
-    except distributed.Preempted as end:
+    except preemption.Preempted as end:
         return end.code
     return None
 

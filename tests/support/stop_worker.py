@@ -47,8 +47,8 @@ def do(work, process_id):
     if work != 'calls':
         hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)
     for step in range(10_000):
-        if distributed.is_preempted():
-            raise distributed.Preempted(f'saved at step {step}')
+        if preemption.requests.is_requested():
+            raise preemption.Preempted(f'saved at step {step}')
         time.sleep(0.01 * (1 + int(process_id)))  # processes may be at different steps
 
 

@@ -90,6 +90,11 @@ def one_device() -> jax.sharding.Mesh:
     return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
+def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the sharding of the rows of arrays [B, ...], for jax.device_put."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.RULES['batch']))
+
+
 def random_example(rng: np.random.Generator, length: int) -> Example:
     """Returns a sequence with a random loss mask that excludes the first token."""
     mask = (rng.random(length) < 0.7).astype(np.float32)
@@ -121,6 +126,14 @@ def random_batch(seed: int, *, rows: int = 8, length: int = 16) -> Batch:
     for example in random_examples(seed, lengths):
         packed.add((example,))
     return packing.to_batch([[item[-1] for item in row] for row in packed.items], length=length)
+
+
+def pack_pairs(pairs, *, rows: int | None, length: int) -> Batch:
+    """Packs (preferred, other) pairs first-fit; each is one item of a row, as in training."""
+    packed = packing.Rows(rows, length)
+    assert all(packed.add((*pair, packing.joined(pair))) for pair in pairs)
+    sequences = [[example for item in row for example in item[:2]] for row in packed.items]
+    return packing.to_batch(sequences, length=length)
 
 
 def with_padding(batch: Batch, rng: np.random.Generator) -> Batch:

@@ -13,7 +13,7 @@ import time
 import jax
 
 from elenchus.data.files import atomic
-from elenchus.train import distributed, output, watchdog
+from elenchus.train import distributed, output, preemption, watchdog
 from elenchus.train.failures import FailuresReachAll
 from elenchus.train.metrics.activity import activity
 
@@ -36,7 +36,7 @@ def main(folder, coordinator, num_processes, process_id, slow_s):
         while not is_over:
             step += 1
             time.sleep(float(slow_s or 0) if is_last and step == STEPS_BEFORE else STEP_S)
-            distributed.is_preempted()
+            preemption.requests.is_requested()
             is_over = distributed.run_on_first(end.exists)
             activity.mark('steps')
             if step == STEPS_BEFORE // 2:

@@ -18,7 +18,7 @@ import pytest
 from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.model.placement import Placement
-from elenchus.train import distributed
+from elenchus.train import distributed, preemption
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.metrics import writers
 from tests.support import multi_process, process_worker, tiny_model
@@ -109,7 +109,7 @@ def test_a_process_with_other_values_is_named(two):
 @pytest.mark.slow
 def test_preemption_of_one_process_stops_all_and_one_process_continues(two):
     folder, results = two
-    assert [r['code'] for r in results] == [distributed.PREEMPTED_EXIT_CODE] * 2
+    assert [r['code'] for r in results] == [preemption.EXIT_CODE] * 2
     saved = [int(path.name) for path in (folder / 'preempted/stages/00-fit/checkpoints').iterdir()]
     assert len(saved) == 1 and 1 <= saved[0] < process_worker.PREEMPTED_STEPS
     with jax.set_mesh(sharding.make_mesh((8, 1, 1))):
@@ -259,6 +259,6 @@ def test_one_of_four_is_preempted_all_stop_and_two_continue(whole, tmp_path):
     while not (workdir / 'stages' / '02-critique' / 'config.json').exists():
         time.sleep(0.1)
     started[2].send_signal(signal.SIGTERM)
-    multi_process.finish(started, workdir, codes=(distributed.PREEMPTED_EXIT_CODE,))
+    multi_process.finish(started, workdir, codes=(preemption.EXIT_CODE,))
     multi_process.finish(multi_process.start(2, workdir, multi_process.TINY, devices=2), workdir)
     assert_same_run(workdir, whole)

@@ -1,4 +1,4 @@
-"""Packed pairs of responses, and train steps of DPO on them."""
+"""Train steps of DPO on packed pairs of responses."""
 
 import functools
 
@@ -7,29 +7,17 @@ import numpy as np
 import optax
 import pytest
 
-from elenchus.data.batching import packing
-from elenchus.train import objective
+from elenchus.train import objective, preferences
 from elenchus.train import state as state_lib
 from elenchus.train import step as step_lib
 from tests.support import tiny_model
-
-
-def test_pairs_are_packed_side_by_side():
-    examples = tiny_model.random_examples(0, (5, 4, 3, 6, 7, 2))
-    pairs = list(zip(examples[::2], examples[1::2], strict=True))
-    batch = packing.pack_pairs(pairs, rows=2, length=18)
-    assert batch.segments.max(axis=1).tolist() == [4, 2]
-    for number, example in enumerate(examples[:4], 1):
-        np.testing.assert_array_equal(batch.tokens[0, batch.segments[0] == number], example.tokens)
-    with pytest.raises(ValueError, match='1 of 3 pairs do not fit in 1 rows of 18'):
-        packing.pack_pairs(pairs, rows=1, length=18)
 
 
 @pytest.mark.slow
 def test_the_train_step_of_every_method_widens_the_margin_of_pairs():
     examples = tiny_model.random_examples(1, (7,) * 16)
     pairs = list(zip(examples[::2], examples[1::2], strict=True))
-    batch = packing.pack_pairs(pairs, rows=8, length=14)
+    batch = tiny_model.pack_pairs(pairs, rows=8, length=14)
     batch = batch._replace(weights=np.ones_like(batch.weights))
     reference = tiny_model.make_model(tiny_model.FLAT)
     logprobs = functools.partial(tiny_model.jit, static_argnums=2)(step_lib.batch_logprobs)
@@ -39,7 +27,7 @@ def test_the_train_step_of_every_method_widens_the_margin_of_pairs():
     optimizer = optax.adam(0.01)
     state = state_lib.init_state(tiny_model.make_model(tiny_model.FLAT), optimizer)
     take = step_lib.make_train_step(
-        objective=objective.dpo(0.5),
+        objective=objective.of_pairs(preferences.published('dpo', beta=0.5)),
         optimizer=optimizer,
         transform=tiny_model.untouched,
         num_microbatches=4,

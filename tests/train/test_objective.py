@@ -15,6 +15,7 @@ from elenchus.configs import sections
 from elenchus.data.batching import packing
 from elenchus.model import sharding
 from elenchus.train import objective as objective_lib
+from elenchus.train import preferences
 from elenchus.train.config import build
 from tests.support import objective_reference, tiny_model
 
@@ -173,9 +174,8 @@ def test_sums_and_weights_add_up_over_any_split_packing_and_order(method, random
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
 
 
-SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-product')} | {
-    'dpo': objective_lib.dpo(0.3)
-}
+DPO = objective_lib.of_pairs(preferences.published('dpo', beta=0.3))
+SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-product')} | {'dpo': DPO}
 
 
 def eight_rows(seed, *, paired_only):
@@ -183,7 +183,7 @@ def eight_rows(seed, *, paired_only):
     rng = np.random.default_rng(seed)
     examples = tiny_model.random_examples(seed, rng.integers(3, 8, 60))
     pairs = list(zip(examples[::2], examples[1::2], strict=True))
-    batch = packing.pack_pairs(pairs, rows=None, length=16) if paired_only else (
+    batch = tiny_model.pack_pairs(pairs, rows=None, length=16) if paired_only else (
         packing.pack(examples, rows=None, length=16)
     )  # fmt: skip
     batch = type(batch)(*(x[:8] for x in batch))
@@ -206,7 +206,7 @@ def test_one_two_four_or_eight_microbatches_have_the_same_loss(method, seed):
         ]
         total, weight = (sum(float(getattr(p, n)) for p in parts) for n in ('total', 'weight'))
         np.testing.assert_allclose(total / weight, expected, rtol=1e-6, atol=1e-6)
-    place = sharding.batch_sharding(sharding.make_mesh((8, 1, 1)))
+    place = tiny_model.batch_sharding(sharding.make_mesh((8, 1, 1)))
     spread = loss_sums(SPLIT[method], *jax.device_put(case, place))
     np.testing.assert_allclose(spread.total / spread.weight, expected, rtol=1e-6, atol=1e-6)
 
@@ -226,8 +226,6 @@ def test_rows_of_weight_zero_have_the_gradient_of_untrained_rows(method):
 
 
 # Pairs
-
-DPO = objective_lib.dpo(0.3)
 
 
 def paired(seed):

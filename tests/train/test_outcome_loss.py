@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elenchus.data.records import Batch
-from elenchus.train import objective
+from elenchus.train import objective, preferences
 
 SHAPE = (2, 6)
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 0, 0]], np.int32)
@@ -71,6 +71,7 @@ def test_a_margin_needs_a_beta_and_reads_the_reference():
     assert learnt.reads_reference and not learnt.ignores_zero_weight_tokens
     with pytest.raises(ValueError, match='beta=0'):
         dataclasses.replace(learnt, beta=0.0)
-    for other in (objective.GRPO, objective.dpo(0.1)):
+    dpo = objective.of_pairs(preferences.published('dpo', beta=0.1))
+    for other in (objective.GRPO, dpo):
         with pytest.raises(ValueError, match='beta=0.1'):
             dataclasses.replace(other, beta=0.1)

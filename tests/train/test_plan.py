@@ -8,7 +8,7 @@ import pytest
 import qwix
 
 from elenchus.model import kv_cache as cache_lib
-from elenchus.model import lora, memory_estimate, projection, quantization, sharding
+from elenchus.model import lora, memory_estimate, placement, projection, quantization, sharding
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.train import objective, step
 from elenchus.train import optimizer as optimizers
@@ -187,7 +187,7 @@ def test_a_compiled_step_needs_about_the_estimated_memory(remat):
     )
     with jax.set_mesh(mesh):
         state, _ = dry_run.abstract_state(plan, fit)
-        batch = dry_run.abstract_batch(fit, sharding.batch_sharding(mesh))
+        batch = placement.Placement(mesh).abstract(dry_run.abstract_batch(fit), placement.ROWS)
         compiled = dry_run.make_step(fit).lower(placed(state), batch, None).compile()
     phase = memory_plan.training_phase(plan, fit, mesh)
     estimated = sum(phase[name] for name in ('gradients', 'kept', 'layer or loss'))

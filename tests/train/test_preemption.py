@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from elenchus.train import distributed
+from elenchus.train import preemption
 from tests.support import multi_process
 
 CLUSTERED, ALONE = 'under jax.distributed', 'alone'
@@ -48,7 +48,7 @@ def test_one_process_under_jax_distributed_obeys_a_signal(number):
     assert started[0].poll() is None
     started[0].send_signal(number)
     codes, (output,) = ends(started)
-    assert codes == [distributed.PREEMPTED_EXIT_CODE] and 'preempted: saved at step' in output
+    assert codes == [preemption.EXIT_CODE] and 'preempted: saved at step' in output
     assert f'{number.name}: the run saves and ends; a second one ends it at once' in output
 
 
@@ -84,7 +84,7 @@ def test_all_processes_of_a_run_leave_long_calls(count, work, cluster):
     started, sent = start(count, work, cluster=cluster), time.monotonic()
     started[-1].send_signal(signal.SIGTERM)
     codes, outputs = ends(started)
-    assert codes == [distributed.PREEMPTED_EXIT_CODE] * count, outputs
+    assert codes == [preemption.EXIT_CODE] * count, outputs
     assert time.monotonic() - sent < 10
     reasons = ['there was nothing new to save'] if work == 'run' else ['no place to save within',
                'another process could not save']  # fmt: skip
@@ -106,7 +106,7 @@ def test_a_process_that_waits_for_the_others_to_join_leaves(process_id):
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
     codes, (output,) = ends([process])
-    assert codes == [distributed.PREEMPTED_EXIT_CODE] and time.monotonic() - sent < 10
+    assert codes == [preemption.EXIT_CODE] and time.monotonic() - sent < 10
     assert 'preempted: the run was being opened' in output
 
 
@@ -115,6 +115,6 @@ def test_processes_that_are_at_different_steps_leave_at_the_same_one():
     started = start(2, 'calls')
     started[1].send_signal(signal.SIGTERM)
     codes, outputs = ends(started)
-    assert codes == [distributed.PREEMPTED_EXIT_CODE] * 2
+    assert codes == [preemption.EXIT_CODE] * 2
     steps = [re.search(r'saved at step (\d+)', output)[1] for output in outputs]
     assert steps[0] == steps[1]

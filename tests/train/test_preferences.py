@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from elenchus.configs import sections
-from elenchus.data.batching import packing
 from elenchus.train import objective as objective_lib
 from elenchus.train import pairs, preferences
 from elenchus.train.config import build
@@ -33,7 +32,7 @@ def case(seed):
     examples = tiny_model.random_examples(seed, rng.integers(3, 9, 10))
     examples = [e._replace(weights=np.ones_like(e.weights)) for e in examples]
     pairs_of = list(zip(examples[::2], examples[1::2], strict=True))
-    batch = packing.pack_pairs(pairs_of, rows=5, length=18)
+    batch = tiny_model.pack_pairs(pairs_of, rows=5, length=18)
     logprobs = -0.2 - rng.random(batch.tokens.shape).astype(np.float32)
     return batch, logprobs, rng.random(batch.tokens.shape).astype(np.float32)
 

@@ -90,7 +90,7 @@ def test_a_mesh_changes_nothing():
     expected = loss_and_grads(model, batch, shared=SHARED)
     with jax.set_mesh(mesh):
         placed = jax.device_put(model, sharding.shardings(model, mesh))
-        rows = jax.device_put(batch, sharding.batch_sharding(mesh))
+        rows = jax.device_put(batch, tiny_model.batch_sharding(mesh))
         actual = loss_and_grads(placed, rows, shared=SHARED)
     tiny_model.assert_trees_close(actual, expected, relative=4e-6)
 

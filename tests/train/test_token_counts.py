@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from elenchus.data.batching import packing
-from elenchus.train import distributed
+from elenchus.train import preemption
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.sft import FitSettings
 from elenchus.train.stages import sft
@@ -46,8 +46,8 @@ def test_totals_of_a_fit_are_sums_over_its_batches_also_after_a_restart(tmp_path
 
     answers = iter([False, True])
     with monkeypatch.context() as patch:
-        patch.setattr(distributed, 'is_preempted', lambda: next(answers))
-        with pytest.raises(distributed.Preempted):
+        patch.setattr(preemption.requests, 'is_requested', lambda: next(answers))
+        with pytest.raises(preemption.Preempted):
             fit(tmp_path / 'parted', num_steps=4)
     resumed = fit(tmp_path / 'parted', num_steps=4)
     assert {n: resumed[n] for n in ('tokens_trained', 'tokens_padding')} == {

@@ -73,7 +73,7 @@ def read_set(entry: str, *, data_dir: str, num_problems: int, form: str) -> Prob
         # The folder of the files is DATA_DIR/NAME, where this user may not be allowed to write.
         problems = loading.read_unprepared(source, split='test', path=folder)
     else:
-        options = loading.load_options(source, data_dir=data_dir, path='')
+        options = loading.load_options(data_dir=data_dir, path='')
         with downloads.without_network(f'--data={name}=FOLDER'):
             problems = loading.load(source, split='test', **options)
     return ProblemSet(name, source, str(folder), _first(problems, num_problems))

@@ -1,10 +1,8 @@
 """Settings of evaluation: whose models play, what they sample, and which figures are computed."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Annotated
 
-from elenchus.data.records import RolloutGroup
 from elenchus.model.lora import LoraSettings
 from elenchus.model.ranges import NonNegativeInt, Range, SampleCount, checked
 from elenchus.sampling.exploration.making import MAKES
@@ -21,11 +19,8 @@ ProblemCount = Annotated[int, Range(1, 10_000_000)]
 ResampleCount = Annotated[int, Range(1, 1_000_000)]
 Rounds = Annotated[int, Range(1, 1000)]
 
-
-When = Callable[[RolloutGroup], bool]
-"""(judged attempts at a question, with the problem) -> whether the actor is trained for it."""
-
 WHENS = Slot('(group) -> a boolean', {'always': lambda group: True})
+"""(judged attempts at a question, with the problem) -> whether the actor is trained for it."""
 
 
 @dataclasses.dataclass(frozen=True)

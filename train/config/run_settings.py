@@ -34,7 +34,6 @@ from elenchus.sampling.exploration.making import MAKES
 from elenchus.sampling.exploration.round_changes import CONTROLLERS, tries_candidates
 from elenchus.sampling.metrics.measures import ROUND_MEASURES, check_names
 from elenchus.train.config.base_settings import BaseSettings
-from elenchus.train.config.base_settings import BaseShares as BaseShares
 from elenchus.train.config.data_settings import DataSettings
 from elenchus.train.config.evaluate_settings import EvaluateSettings, ProblemCount, Rounds
 from elenchus.train.config.prefer_settings import AverageSettings, PreferSettings

@@ -25,12 +25,6 @@ def turn_on(folder: str | os.PathLike) -> None:
     _folder = pathlib.Path(folder)
 
 
-def turn_off() -> None:
-    """Traces no further stage."""
-    global _folder
-    _folder = None
-
-
 class StepTrace:
     """Traces steps FIRST + 1 to FIRST + COUNT of a loop; a context manager.
 

@@ -10,7 +10,7 @@ end, with the nearest change that fits.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -24,16 +24,8 @@ from elenchus.train.planning.memory_plan import Phase, RunPlan
 from elenchus.train.planning.program_cost import Cost
 
 
-def compile_run(
-    s: RunSettings,
-    topology: str,
-    *,
-    only: str = '',
-    on_program: Callable[[CompiledProgram], None] = lambda program: None,
-) -> list[CompiledProgram]:
+def compile_run(s: RunSettings, topology: str, *, only: str = '') -> list[CompiledProgram]:
     """Compiles and prints the programs of a run whose name the regular expression `only` finds.
-
-    Calls `on_program` with each as soon as it is compiled.
 
     Raises ValueError, with the nearest change that fits, if a program does not fit.
     """
@@ -48,7 +40,6 @@ def compile_run(
     def report(program: CompiledProgram) -> None:
         for line in program_lines(program, plan, machine, phase=phase_of(program.name, plan)):
             print(line)
-        on_program(program)
 
     print(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
     compiler = compiled.Compiler(selected=selected, report=report)

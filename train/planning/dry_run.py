@@ -282,15 +282,13 @@ def overrides(plan: RunPlan, machine: Topology, *, fitting: tuple[RunPlan, Topol
 # Building the programs
 
 
-def abstract_batch(training: TrainingLoad, batch_sharding=None) -> Batch:
+def abstract_batch(training: TrainingLoad) -> Batch:
     """Batch of shapes, [rows, length] in each field."""
     floats = ('loss_mask', 'weights', 'old_logprobs', 'ref_logprobs')
     shape = (training.rows, training.length)
     return Batch(
         **{
-            name: jax.ShapeDtypeStruct(
-                shape, 'float32' if name in floats else 'int32', sharding=batch_sharding
-            )
+            name: jax.ShapeDtypeStruct(shape, 'float32' if name in floats else 'int32')
             for name in Batch._fields
         }
     )

@@ -31,17 +31,15 @@ class Restart(NamedTuple):
     text: str  # behind them; '' for none
 
 
-Rule = Callable[[RolloutGroup, np.random.Generator], Sequence[tuple[int, int, str] | None]]
+RESTARTS = Slot(
+    '(group, rng) -> for each sample None or (source, tokens, text)',
+    {'none': lambda group, rng: [None] * len(group)},
+)
 """(group of judged attempts, generator) -> for each None, which stays, or (source, tokens, text).
 
 Attributes, off where absent: `trains_beginning`, the tokens of a sample's own attempt stay trained
 where it begins with them; `keeps_right`, a new sample whose answer is not right is dropped, and the
 first one stays."""
-
-RESTARTS = Slot(
-    '(group, rng) -> for each sample None or (source, tokens, text)',
-    {'none': lambda group, rng: [None] * len(group)},
-)
 
 
 def restart(

@@ -118,13 +118,13 @@ class StageFolder:
     directory: RunDirectory
 
     @classmethod
-    def temporary(cls, *, part_size: int = 100) -> 'StageFolder':
+    def temporary(cls) -> 'StageFolder':
         """A folder for a stage that is called from Python; it is deleted with this object.
 
         Only for runs of one process: every process would get a folder of its own.
         """
         path = tempfile.mkdtemp(prefix='elenchus-')
-        directory = RunDirectory(epath.Path(path), '{}', ('stage',), part_size)
+        directory = RunDirectory(epath.Path(path), '{}', ('stage',), part_size=100)
         # Parts check before they write that this file, and so the folder, still exists.
         atomic.write_text(directory.path / CONFIG, directory.config)
         stage = directory.stage('stage')
@@ -208,8 +208,8 @@ class StageFolder:
         Adds `seconds` of the process that completed the stage. If the body raises, no summary is
         written, and of a mistake why. Raises Preempted if the process has been asked to stop.
         """
-        if distributed.is_preempted():
-            raise distributed.Preempted(f'stage {self.name!r} has not started')
+        if preemption.requests.is_requested():
+            raise preemption.Preempted(f'stage {self.name!r} has not started')
         distributed.run_on_first(self._write_config)
         distributed.run_on_first(lambda: (self.path / FAILURE).unlink(missing_ok=True))
         counts = ('tokens_sampled', 'tokens_trained', 'tokens_padding')
@@ -217,9 +217,7 @@ class StageFolder:
         try:
             yield summary
         except preemption.Interrupted:
-            raise distributed.Preempted(
-                f'{self.name}: what was being sampled is left out'
-            ) from None
+            raise preemption.Preempted(f'{self.name}: what was being sampled is left out') from None
         except MISTAKES as error:
             # Not by `run_on_first`: an error need not reach all processes.
             if jax.process_index() == 0 and self.path.exists():

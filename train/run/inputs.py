@@ -146,11 +146,6 @@ def judge_on_first_process(judge: Judge) -> Judge:
     return judge_once
 
 
-def load_problems(settings: RunSettings, split: str) -> list[Problem]:
-    """Loads the training problems, or those of evaluation: split 'train' or 'test'."""
-    return [row.problem for row in problem_lib.load_rows(settings, split)]
-
-
 def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokenizers.Tokenizer:
     """Loads the lab's or a file's tokenizer, or trains one on `problems`.
 

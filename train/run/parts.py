@@ -12,7 +12,7 @@ from etils import epath
 
 from elenchus.data.files import atomic, episode_files
 from elenchus.data.records import Episode
-from elenchus.train import distributed
+from elenchus.train import distributed, preemption
 from elenchus.train.metrics import progress, tracking
 
 T = TypeVar('T')
@@ -97,8 +97,8 @@ class Parts(Generic[T]):
                 if complete[number]:
                     bar.skip(len(part.items))
                 else:
-                    if distributed.is_preempted():
-                        raise distributed.Preempted(f'{number} of {len(parts)} parts are sampled')
+                    if preemption.requests.is_requested():
+                        raise preemption.Preempted(f'{number} of {len(parts)} parts are sampled')
                     yield part
                     bar.advance(len(part.items))
 

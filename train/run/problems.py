@@ -124,7 +124,7 @@ def _load(settings: RunSettings, source: str, *, path: str, split: str) -> Seque
         if not path:
             raise ValueError("source='jsonl' needs path")
         return loading.load_placed_problems(path, split)
-    options = loading.load_options(source, data_dir=data.data_dir, path=path)
+    options = loading.load_options(data_dir=data.data_dir, path=path)
     if source == 'lab':
         sizes = {'train': data.num_train, 'test': data.num_test}
         # A data set of its own, so that a run on validation problems leaves the other one as it is.

@@ -17,6 +17,7 @@ from elenchus.data.files import episode_files
 from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.sampling.metrics.statistics import evenly_spaced
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config import players
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED
@@ -263,8 +264,7 @@ def _replay(run: Run) -> Replay | None:
     if not s.num_documents:
         return None
     documents = base_model.base_examples(run.settings.base, run.inputs, data=data)
-    count = min(s.num_documents, len(documents))
-    chosen = [documents[i * len(documents) // count] for i in range(count)]
+    chosen = evenly_spaced(documents, s.num_documents)
     return Replay(s, chosen, seed=derive_seed(run.settings.seed, 'actor'))
 
 

@@ -104,8 +104,8 @@ def round_examples(
         examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
         changes = {k: v for k, v in chosen.figures.items() if k == 'changes'}
         return examples, figures | changes
-    options = {'settings': settings, 'samplers': chosen.samplers, 'seed': seed, 'stage': stage}
-    numbered = options | {'number': number}
+    options = {'settings': settings, 'samplers': chosen.samplers, 'stage': stage}
+    numbered = options | {'number': number, 'seed': seed}
     problems, written, for_written = round_writing.with_derived_problems(pair, problems, **numbered)
     memory = round_writing.memory_before(stage, settings, number=number)
     named = {'explorer': explorer, 'temperature': chosen.temperature, 'memory': memory}
@@ -189,7 +189,6 @@ def select_responses(
     threshold: float,
     settings: ImproveSettings,
     samplers: Samplers,
-    seed: int,
     stage: StageFolder,
 ) -> tuple[list[Episode], int]:
     """Selects the responses to train on; returns question -> response, and the tokens of scoring.
@@ -209,7 +208,7 @@ def select_responses(
     if kept and (threshold or getattr(weighting, 'reads_scores', False)):
         parts = stage.parts('considered', kept, description='score')
         for part in parts.missing():
-            part.write(*score_responses(pair, part.items, samplers=samplers, seed=seed))
+            part.write(*score_responses(pair, part.items, samplers=samplers))
         scored, num_tokens = parts.read()
         kept = selection.keep_above_threshold(scored, threshold=threshold, keep=s.explore.keep)
     stage.write_episodes(kept)

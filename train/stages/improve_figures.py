@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from elenchus.data.records import Episode, Example
 from elenchus.sampling.exploration import coverage
 from elenchus.sampling.exploration.context import counts_as_right
+from elenchus.sampling.metrics.statistics import evenly_spaced
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.train import sft
 from elenchus.train.config.run_settings import ImproveSettings
@@ -22,7 +23,6 @@ def coverage_figures(
     rows: int,
     settings: ImproveSettings,
     samplers: Samplers,
-    seed: int,
     stage: StageFolder,
 ) -> dict:
     """Returns what exploration covers and what is kept of it.
@@ -57,14 +57,7 @@ def coverage_figures(
         attempts = attempts[: count * settings.explore.num_attempts]
         parts = stage.parts('scored', attempts, description='score attempts')
         for part in parts.missing():
-            part.write(*score_responses(pair, part.items, samplers=samplers, seed=seed))
+            part.write(*score_responses(pair, part.items, samplers=samplers))
         scored, summary['tokens_monitored'] = parts.read()
         summary['exploitation'] = coverage.exploitation_summary(scored)
     return summary
-
-
-def evenly_spaced(items: Sequence, count: int) -> Sequence:
-    """Returns at most `count` items, evenly spaced over all."""
-    if len(items) <= count:
-        return items
-    return [items[i * len(items) // count] for i in range(count)]

@@ -42,7 +42,7 @@ def sample_groups(
         return records.group_episodes(attempted, episodes), num_tokens
     episodes, num_tokens = sample_responses(models, problems, **options)
     if reads_scores:
-        episodes, count = add_scores(models, episodes, samplers=samplers, seed=seed, stage=stage)
+        episodes, count = add_scores(models, episodes, samplers=samplers, stage=stage)
         num_tokens += count
     by_problem = collections.defaultdict(list)
     for episode in episodes:
@@ -84,7 +84,6 @@ def add_scores(
     episodes: Sequence[Episode],
     *,
     samplers: Samplers,
-    seed: int,
     stage: StageFolder,
 ) -> tuple[Sequence[Episode], int]:
     """Adds the critic's scores to the last turns; returns the episodes, and the critiques' tokens.
@@ -94,7 +93,7 @@ def add_scores(
     parts = stage.parts('considered', episodes, description='score')
     for part in parts.missing():
         bare = [episode_lib.as_attempt(models.sampler, e) for e in part.items]
-        scored, num_tokens = score_responses(models, bare, samplers=samplers, seed=seed)
+        scored, num_tokens = score_responses(models, bare, samplers=samplers)
         items = map(rollouts.with_scores_of_last_turn, part.items, scored)
         part.write(list(items), num_tokens)
     return parts.read()

@@ -8,6 +8,7 @@ from elenchus.data.records import Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.exploration import controller, round_changes
 from elenchus.sampling.exploration.controller import CandidateSettings, Knobs
+from elenchus.sampling.metrics.statistics import evenly_spaced
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
@@ -15,7 +16,6 @@ from elenchus.train.config import round_fields
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.stages.improve_figures import evenly_spaced
 from elenchus.train.stages.scoring import score_responses
 
 
@@ -113,7 +113,7 @@ def try_candidates(
                     part.first * s.num_attempts,
                 ),
             )
-            scored, tokens = score_responses(pair, attempts, samplers=samplers, seed=seed)
+            scored, tokens = score_responses(pair, attempts, samplers=samplers)
             part.write(scored, tokens + episode_lib.sampled_tokens(attempts))
         trials[temperature], tokens = parts.read()
         spent += tokens

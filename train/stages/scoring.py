@@ -12,7 +12,7 @@ from elenchus.train.run.samplers import Samplers
 
 
 def score_responses(
-    pair: ModelPair, responses: Sequence[Episode], *, samplers: Samplers, seed: int
+    pair: ModelPair, responses: Sequence[Episode], *, samplers: Samplers
 ) -> tuple[list[Episode], int]:
     """Adds the critic's scores of steps and answer to responses; returns the critiques' tokens."""
     criticised = sample_critiques(

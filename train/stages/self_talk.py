@@ -17,6 +17,7 @@ from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.metrics import cost_curves, critic_metrics
+from elenchus.sampling.metrics.statistics import evenly_spaced
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import strategies
@@ -26,7 +27,6 @@ from elenchus.train.loop import LoopSettings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures
-from elenchus.train.stages.improve_figures import evenly_spaced
 from elenchus.train.stages.self_talk_data import TalkBuilder, talk_example
 from elenchus.train.stages.sft import sft_stage
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from elenchus.data.records import Episode, Example, Problem
 from elenchus.sampling.exploration import coverage
+from elenchus.sampling.metrics.statistics import evenly_spaced
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.run.directory import StageFolder
-from elenchus.train.stages.improve_figures import evenly_spaced
 
 
 def unsampled_responses(

@@ -72,7 +72,7 @@ def test_a_set_is_read_from_a_folder_that_may_not_be_written(tmp_path, refused, 
         (tmp_path / name).mkdir()
         text = '\n'.join([json.dumps(ROWS[name])] * 3)
         (tmp_path / name / f'test{ending}.jsonl').write_text(text)
-        options = loading.load_options(source, data_dir='', path=str(tmp_path / name))
+        options = loading.load_options(data_dir='', path=str(tmp_path / name))
     options['data_dir'] = str(tmp_path / 'prepared')
     expected = list(loading.load(source, split='test', **options))[:2]
     before = sorted(tmp_path.rglob('*'))

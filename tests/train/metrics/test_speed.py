@@ -155,12 +155,10 @@ def test_a_few_steps_are_traced_if_profiling_is_on(tmp_path, monkeypatch):
                 inner.tick()  # one trace at a time
 
     run('off', 10)
+    monkeypatch.setattr(profiling, '_folder', None)  # and again after the test
     profiling.turn_on(tmp_path)
-    try:
-        run('actor', 10)
-        run('short', profiling.FIRST)  # ends while it is traced
-    finally:
-        profiling.turn_off()
+    run('actor', 10)
+    run('short', profiling.FIRST)  # ends while it is traced
     assert events == [str(tmp_path / 'actor'), 'stop', str(tmp_path / 'short'), 'stop']
 
 

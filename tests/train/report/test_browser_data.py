@@ -35,7 +35,7 @@ def data(run, tmp_path_factory):
 
 def read_data(out):
     """Name -> value of every file of data in a browser's folder."""
-    parsed = (chunks.parse_script(path.read_text()) for path in (out / 'data').glob('*.js'))
+    parsed = (browser_runs.parse_script(path.read_text()) for path in (out / 'data').glob('*.js'))
     return dict(parsed)
 
 
@@ -212,7 +212,7 @@ def test_a_file_of_data_is_read_back_and_means_nothing_to_html(value):
     script = chunks.to_script('a-index', value)
     body = script.removeprefix(chunks.FUNCTION)
     assert not re.search('[<>&\u2028\u2029]', body) and body.count('\n') == 1
-    assert chunks.parse_script(script) == ('a-index', value)
+    assert browser_runs.parse_script(script) == ('a-index', value)
 
 
 def test_a_number_that_json_lacks_is_refused():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elenchus.train.report.browser import chunks, filters, folder
+from elenchus.train.report.browser import filters, folder
 from tests.support import browser_runs
 
 NODE = shutil.which('node')
@@ -22,7 +22,8 @@ def data(tmp_path_factory):
     run = browser_runs.write_run(tmp_path_factory.mktemp('run'))
     out = tmp_path_factory.mktemp('out') / 'browser'
     folder.write_browser(run, out)
-    return dict(chunks.parse_script(path.read_text()) for path in (out / 'data').glob('*.js'))
+    paths = (out / 'data').glob('*.js')
+    return dict(browser_runs.parse_script(path.read_text()) for path in paths)
 
 
 def says(data, index):

@@ -8,6 +8,7 @@ import pytest
 
 from elenchus.data.records import ROLES, Batch
 from elenchus.train import objective as objective_lib
+from elenchus.train import preferences
 from elenchus.train.rl.update_batch import drop_zero_advantage_rows
 from tests.support import slow_cases, tiny_model
 
@@ -24,7 +25,7 @@ IGNORING_ZERO_WEIGHTS = {
 OTHERS = {
     'kl': dataclasses.replace(objective_lib.GRPO, kl='k3', kl_coef=0.1),
     'entropy': dataclasses.replace(objective_lib.GRPO, entropy_coef=0.1),
-    'dpo': objective_lib.dpo(0.1),
+    'dpo': objective_lib.of_pairs(preferences.published('dpo', beta=0.1)),
 }
 
 

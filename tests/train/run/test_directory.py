@@ -12,7 +12,7 @@ from etils import epath
 from elenchus.configs import lab
 from elenchus.data import records
 from elenchus.data.grading import verify
-from elenchus.train import distributed
+from elenchus.train import preemption
 from elenchus.train.checkpoints import model_store
 from elenchus.train.config import build, run_settings, stage_fields
 from elenchus.train.run import runner, session, stage_inputs
@@ -143,8 +143,8 @@ def test_a_stage_that_judges_nothing_has_no_figures_of_the_verifier(tmp_path, st
 
 
 def test_no_stage_starts_after_a_request_to_stop(tmp_path, stages, monkeypatch, capsys):
-    monkeypatch.setattr(distributed, 'is_preempted', lambda: True)
-    with pytest.raises(distributed.Preempted) as stop:
+    monkeypatch.setattr(preemption.requests, 'is_requested', lambda: True)
+    with pytest.raises(preemption.Preempted) as stop:
         runner.run_stage(run_of(tmp_path), 'base')
     assert stop.value.code == 75 and "'00-base' has not started" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -290,8 +290,8 @@ def test_a_stopped_sampling_stage_keeps_its_parts_and_continues_after_them(
         return parts.read()
 
     with monkeypatch.context() as patch:
-        patch.setattr(distributed, 'is_preempted', lambda: len(sampled) == 2)
-        with pytest.raises(distributed.Preempted) as stop:
+        patch.setattr(preemption.requests, 'is_requested', lambda: len(sampled) == 2)
+        with pytest.raises(preemption.Preempted) as stop:
             sample_missing()
     assert stop.value.code == 75 and '2 of 3 parts are sampled' in capsys.readouterr().err
     episodes, tokens = sample_missing()

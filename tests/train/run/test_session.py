@@ -18,6 +18,7 @@ from elenchus.data.text import tokenizer as tokenizers
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, run_settings
 from elenchus.train.run import inputs, runner, session
+from elenchus.train.run import problems as problem_lib
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.stages import Stage
 from tests.support import hf_tokenizers
@@ -133,11 +134,11 @@ def test_the_labs_splits_share_no_problem(tmp_path, split):
     config = lab.get_config('smoke')
     config.data.update({'test_split': split, 'data_dir': str(tmp_path)})
     settings = build.build(run_settings.RunSettings, config)
-    problems = inputs.load_problems(settings, 'test')
+    problems = [row.problem for row in problem_lib.load_rows(settings, 'test')]
     assert len(problems) == config.data.num_test
     assert {task.split_of(problem.question) for problem in problems} == {split}
-    train = inputs.load_problems(settings, 'train')
-    assert not {p.question for p in problems} & {p.question for p in train}
+    train = problem_lib.load_rows(settings, 'train')
+    assert not {p.question for p in problems} & {row.problem.question for row in train}
 
 
 def test_a_template_that_the_tokenizer_cannot_spell_is_refused_before_anything_is_written(folder):

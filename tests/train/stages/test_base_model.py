@@ -9,7 +9,7 @@ import pytest
 from elenchus.configs import lab
 from elenchus.data import records
 from elenchus.data.lab import conversations, forms
-from elenchus.train.config import build, run_settings
+from elenchus.train.config import base_settings, build, run_settings
 from elenchus.train.stages import actor, base_model
 from elenchus.train.stages.sft import LazyExamples
 from tests.support import fake_engine
@@ -28,7 +28,7 @@ KINDS = {
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_base_document_of_each_kind_trains_the_words_of_its_role(kind, form):
     shares = {other: float(other == kind) for other in KINDS}
-    settings = dataclasses.replace(SETTINGS.base, shares=run_settings.BaseShares(**shares))
+    settings = dataclasses.replace(SETTINGS.base, shares=base_settings.BaseShares(**shares))
     data = dataclasses.replace(SETTINGS.data, form=form)
     example = base_model.lab_document(settings, fake_engine.CHAT, 7, data=data)
     trained = example.loss_mask > 0

@@ -119,7 +119,7 @@ def test_every_episode_has_a_critique_and_says_where_it_comes_from(oracle):
 
 def test_records_are_the_episodes_as_text(oracle):
     folder = oracle[1]
-    saved = record_files.read_jsonl(folder / 'records.jsonl')
+    saved = record_files.read(folder / 'records.jsonl')
     for record, episode in zip(saved, episodes_of(folder), strict=True):
         assert record.response == CHAT.text(episode.turn('attempt'))
         assert record.critique == CHAT.text(episode.turn('critique'))

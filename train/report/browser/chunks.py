@@ -25,13 +25,6 @@ def to_script(name: str, value: Any) -> str:
     return f'{FUNCTION}({json.dumps(name)},{text.translate(_ESCAPES)});\n'
 
 
-def parse_script(script: str) -> tuple[str, Any]:
-    """Returns the name and the value of a file of data; the inverse of `to_script`."""
-    body = script.removeprefix(f'{FUNCTION}(').removesuffix(');\n')
-    name, value = json.loads(f'[{body}]')
-    return name, value
-
-
 class ChunkWriter:
     """Writes the data of one run, named by `key`, into the folder `data`."""
 
