@@ -33,4 +33,5 @@ CHANGES = {
     'reinforce.critic_rewards.helpful': 0.0,
     'reinforce.critic_rewards.functions': (('elenchus.configs.methods.agent0_vl:consistent', 1.0),),
 }
-get_config = method.of(CHANGES, stages=method.REINFORCE_BOTH)
+LAB = {'reinforce.critic_start': 'base'}  # which does both; a critic has forgotten to solve
+get_config = method.of(CHANGES, stages=method.REINFORCE_BOTH, lab_changes=LAB)

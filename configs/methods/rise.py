@@ -9,7 +9,8 @@ Source: arXiv 2505.13445; verl_utils/reward/reward_func.py and scripts/train of
 github.com/xyliu-cs/RISE, 3837783.
 Differs: GRPO's advantages, where the authors use PPO with a value model; solutions and
 verifications take one update each, as many of both, where the authors mix 128 verifications into a
-batch; verified solutions are sampled for it; the model first learns both tasks by imitation.
+batch; verified solutions are sampled for it; the model first learns both tasks by imitation, on the
+lab by that of its base.
 """
 
 from elenchus.configs import method
@@ -26,4 +27,5 @@ CHANGES = {
     'reinforce.objective.kl': 'k1',
     'reinforce.objective.kl_coef': 0.01,
 }
-get_config = method.of(CHANGES, stages=method.REINFORCE_BOTH)
+LAB = {'reinforce.critic_start': 'base'}  # which does both; a critic has forgotten to solve
+get_config = method.of(CHANGES, stages=method.REINFORCE_BOTH, lab_changes=LAB)
