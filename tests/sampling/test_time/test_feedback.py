@@ -105,6 +105,7 @@ def test_a_critique_keeps_its_end(mine, finished, sampled):
     assert CHAT.is_finished(longer.critique) == finished
     assert longer.critique.num_sampled == episode.critique.num_sampled
     assert len(longer.critique.logprobs) in (0, len(longer.critique.tokens))
+    assert feedback.without_feedback(CHAT, longer.critique) == episode.critique
 
 
 def test_a_critique_is_never_longer_than_it_may_be(mine):
