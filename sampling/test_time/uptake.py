@@ -178,9 +178,7 @@ CONDITIONS: Mapping[str, Condition] = {
         "another question's critique, of the same level",
         lambda s: dict(zip(s.partners, s.critiques(list(s.partners.values())), strict=True)),
     ),
-    'fixed': Condition(
-        'one critique for all', lambda s: dict.fromkeys(s.due, s.critique(s.fixed))
-    ),
+    'fixed': Condition('one critique for all', lambda s: dict.fromkeys(s.due, s.critique(s.fixed))),
     'counterfactual': Condition(
         'its own critique with a false value',
         lambda s: {i: s.false_critique(i) for i in s.falsified},

@@ -207,6 +207,19 @@ def test_a_value_in_words_is_counted_and_limited():
         values.value_nodes(valuation, players, new, method=SAMPLING, seed=1)
 
 
+def test_a_request_about_one_long_attempt_without_room_has_the_value_0():
+    def words(problem, notes):
+        return [problem.question] if not notes.written else 1.0
+
+    words.num_requests = 1
+    players = fake_engine.players(fake_engine.RuleEngine(whole_turns))
+    root = partial_attempts.empty_attempt(players.sampler, PROBLEMS[0])
+    new = [values.New(PROBLEMS[0], root, False, 3, partial_attempts.Cost())]
+    valuation = values.Valuation((values.Weighted(words, 2.0),), 1, fake_engine.SCORER, False, 1)
+    ((_, value),) = values.value_nodes(valuation, players, new, method=SAMPLING, seed=1)
+    assert value == 0.0
+
+
 # With a model
 
 
