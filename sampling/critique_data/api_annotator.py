@@ -70,11 +70,13 @@ def api_annotator(settings: ApiSettings, folder: pathlib.Path) -> Annotator:
     client = Client(settings, folder)
 
     def annotate_by_api(items: Sequence[ConstructedAttempt]) -> list[str | NoCritique]:
-        """Returns the critiques' texts, or why there is none."""
-        replies = client.ask([messages_of(item) for item in items])
+        """Returns the critiques' texts, or why there is none; nobody pays for empty attempts."""
+        shown = [item for item in items if item.attempt.strip()]
+        replies = iter(client.ask([messages_of(item) for item in shown]))
         usage = json.dumps(client.usage(), indent=1)
         (client.folder / 'usage.txt').write_text(f'{usage}\n', encoding='utf-8')
-        return [_critique(item, reply) for item, reply in zip(items, replies, strict=True)]
+        empty = NoCritique('empty_attempt')
+        return [_critique(i, next(replies)) if i.attempt.strip() else empty for i in items]
 
     return annotate_by_api
 

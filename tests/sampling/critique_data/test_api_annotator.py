@@ -233,6 +233,18 @@ def test_a_critique_that_cannot_be_used_has_a_reason(tmp_path, reply, reason):
     assert annotate(tmp_path, reply) == NoCritique(reason)
 
 
+@pytest.mark.parametrize('attempt', ['', '\n', ' \n\t\n'])
+@pytest.mark.parametrize('location', [None, 0])
+def test_an_attempt_without_lines_has_no_critique_and_costs_nothing(tmp_path, attempt, location):
+    empty = ConstructedAttempt(PROBLEM, attempt, 'RG2', location, None)
+    with fake_api.serve(lambda body, number: fake_api.completion(WRONG)) as api:
+        annotator = api_annotator.api_annotator(settings(api.url), tmp_path)
+        reason = NoCritique('empty_attempt')
+        assert annotator([empty, ITEM, empty]) == [reason, WRONG, reason]
+        assert annotator([empty]) == [reason]
+        assert len(api.paid) == 1
+
+
 def test_a_mistake_before_the_known_line_contradicts_it(tmp_path):
     item = ConstructedAttempt(PROBLEM, '48/2 = 22\n22 = 22\n#### 22', 'RG3', 1, 'number')
     assert annotate(tmp_path, fake_api.completion(WRONG), item) == NoCritique(
