@@ -83,10 +83,10 @@ def api_annotator(settings: ApiSettings, folder: pathlib.Path) -> Annotator:
 
 def _critique(item: ConstructedAttempt, reply: Answer) -> str | NoCritique:
     """Returns a reply as a critique if it is whole and contradicts nothing that is known."""
-    if reply.text is None:
-        return NoCritique('refused_by_server')
     if reply.finish_reason == 'length':
         return NoCritique('cut_off')
+    if reply.text is None:
+        return NoCritique('refused_by_server')
     text = reply.text.strip()
     critique = grammars.RELEASED.parse(text)
     if critique.final_correct is None:
