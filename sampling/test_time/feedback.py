@@ -88,7 +88,7 @@ def with_appended(chat: Chat, turn: Turn, ids: Sequence[int]) -> Turn:
     if logprobs:
         logprobs[count:count] = [0.0] * len(ids)
     forced = [i if i < count else i + len(ids) for i in turn.forced]
-    changed = chat.sampled_turn(turn.role, tokens, logprobs)
+    changed = chat.sampled_turn(turn.role, tokens, logprobs, tools=turn.tools)
     added = range(count, count + len(ids))
     return dataclasses.replace(
         changed,
