@@ -133,6 +133,7 @@ class Turn:
     facts: TurnFacts = TurnFacts()
     forced: tuple[int, ...] = ()  # indices of tokens that were appended, not sampled; not trained
     tools: tuple[ToolTurn, ...] = ()  # turns of tools inside of it, in order
+    feedback: tuple[int, ...] = ()  # those of `forced` that came after it (test_time.feedback)
 
     def __post_init__(self):
         if self.role not in TURN_ROLES:

@@ -57,13 +57,14 @@ def write(
     spec: SampleSpec,
     room: int | None,
     field: str,
+    must_fit: bool = True,
 ) -> list[Any]:
     """Returns what a function makes of each problem and its notes, asking a player on the way.
 
     The first id of item i selects the noise of its answers. An item whose request leaves no room
-    in a prompt of `room` tokens has the result None. Raises ValueError, naming the function, if
-    that holds for all of them, if the vocabulary lacks a word of a request, or if there are more
-    than MOST_REQUESTS.
+    in a prompt of `room` tokens has the result None. Raises ValueError, naming the function, if the
+    vocabulary lacks a word of a request, or if there are more than MOST_REQUESTS; with `must_fit`
+    also if no item's first request has room in round 0: later there may be only a few items.
     """
     results: list[Any] = [None] * len(items)
     waiting, ids = dict(enumerate(items)), spec.first_ids(len(items))
@@ -81,10 +82,15 @@ def write(
             wanted = f'a result after at most {MOST_REQUESTS} requests'
             user_functions.refuse(function, [*requests.values()][:1], wanted, field=field)
         prompts = _prompts(models, function, requests, room=room, field=field)
-        answers = _answers(
+        if not prompts:
+            if must_fit and not step and len(requests) == len(items):
+                _check_round(function, items, requests, room=room, field=field)
+            return results
+        waiting = _answered(
             models,
             function,
-            prompts,
+            {i: waiting[i] for i in prompts},
+            prompts=prompts,
             spec=dataclasses.replace(
                 spec,
                 num_samples=1,
@@ -92,10 +98,6 @@ def write(
                 first_id=[ids[i] for i in prompts],
             ),
         )
-        waiting = {
-            i: (waiting[i][0], waiting[i][1]._replace(written=(*waiting[i][1].written, text)))
-            for i, text in zip(prompts, answers, strict=True)
-        }
     return results
 
 
@@ -128,27 +130,44 @@ def _prompts(
         check_words(chat, request, function, field=field)
         if room is None or len(chat.context(question, 'attempt')) <= room:
             prompts[i] = question
-    if not prompts:
-        wanted = (
-            f'requests of at most {room} tokens, for which sampling.engine.prompt_buckets and '
-            'max_length have room'
-        )
-        user_functions.refuse(function, [*requests.values()][:1], wanted, field=field)
     return prompts
 
 
-def _answers(
+def _check_round(
+    function: Writing,
+    items: Sequence[tuple[Problem, Notes]],
+    requests: Mapping[int, str],
+    *,
+    room: int | None,
+    field: str,
+) -> None:
+    """Raises ValueError, in round 0, for first requests of which none has room."""
+    if any(notes.number for _, notes in items):
+        return
+    wanted = (
+        f'requests of at most {room} tokens, for which sampling.engine.prompt_buckets and '
+        'max_length have room'
+    )
+    user_functions.refuse(function, [*requests.values()][:1], wanted, field=field)
+
+
+def _answered(
     models: ModelPair,
     function: Writing,
-    prompts: Mapping[int, Sequence[Turn]],
+    items: Mapping[int, tuple[Problem, Notes]],
     *,
+    prompts: Mapping[int, Sequence[Turn]],
     spec: SampleSpec,
-) -> list[str]:
-    """Samples an answer to each prompt: an attempt's turn, also of a critic."""
+) -> dict[int, tuple[Problem, Notes]]:
+    """Samples an answer to each prompt, an attempt's turn also of a critic, and notes it."""
     sampler = dataclasses.replace(models.sampler, chat=_plain_chat(models))
     model = getattr(models, getattr(function, 'writer', 'actor'))
     turns = sampler.sample_turns(model, [*prompts.values()], 'attempt', spec=spec)
-    return [sampler.chat.text(turn) for (turn,) in turns]
+    texts = [sampler.chat.text(turn) for (turn,) in turns]
+    return {
+        i: (problem, notes._replace(written=(*notes.written, text)))
+        for (i, (problem, notes)), text in zip(items.items(), texts, strict=True)
+    }
 
 
 def _plain_chat(models: ModelPair) -> Chat:

@@ -1,12 +1,20 @@
 """The calculator: the exact value of an expression, as words for the model."""
 
+from collections.abc import Sequence
+
 from elenchus.data.critiques.calculator import expressions, tokens
 from elenchus.data.critiques.calculator.expressions import Fraction
 from elenchus.data.tools.answer import Answer
 
 MAX_CHARACTERS = 200
+MAX_CLAUSE = 2 * MAX_CHARACTERS
+"""Characters of a clause before an equals sign; an expression in a longer one is too long."""
+MAX_LINE = 10 * MAX_CHARACTERS
+"""Characters before an equals sign that are read: far more than a clause may have."""
 DECIMALS = 4
 """Digits behind the point, or behind its leading zeros, of a number without an end, as 1/3."""
+_ENDS = ('equals', 'verb', 'break', 'other')
+"""Kinds of tokens that are in no expression."""
 
 
 def calculate(text: str) -> Answer:
@@ -31,17 +39,31 @@ def calculate(text: str) -> Answer:
 def before_equals(line: str) -> str | None:
     """Returns the longest expression at the end of a text, such as `7 - 4` of `eve 7 - 4`.
 
-    None if there is none with an operation: a number by itself asks for nothing.
+    None if there is none with an operation: a number by itself asks for nothing. None also if it is
+    too long, because a part of it has another value.
     """
-    words = tokens.tokenize(tokens.prose(line[-MAX_CHARACTERS:].rpartition('\n')[2]))
-    if not _is_shallow(line[-MAX_CHARACTERS:]):
+    words = tokens.tokenize(tokens.prose(line[-MAX_LINE:].rpartition('\n')[2]))
+    start = _clause_start(words)
+    clause = ' '.join(word.text for word in words[start:])
+    if len(clause) > MAX_CLAUSE or not _is_shallow(clause):
         return None
-    for first in range(len(words)):
+    for first in range(start, len(words)):
         parser = expressions.Parser(words, first)
         expression = parser.expression()
         if expression is not None and parser.at == len(words) and not expression.is_number:
-            return expression.text
+            return expression.text if len(expression.text) <= MAX_CHARACTERS else None
     return None
+
+
+def _clause_start(words: Sequence[tokens.Token]) -> int:
+    """Returns the index behind the last place of a line that no expression can run over."""
+    for i in range(len(words) - 1, 0, -1):
+        before, after = words[i - 1], words[i]
+        is_noun = before.kind == 'word' and before.text != 'of'
+        starts_anew = is_noun and after.kind in ('number', '(')
+        if starts_anew or before.kind == after.kind == 'number' or before.kind in _ENDS:
+            return i
+    return 0
 
 
 def _is_shallow(text: str) -> bool:

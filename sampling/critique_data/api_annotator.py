@@ -70,21 +70,23 @@ def api_annotator(settings: ApiSettings, folder: pathlib.Path) -> Annotator:
     client = Client(settings, folder)
 
     def annotate_by_api(items: Sequence[ConstructedAttempt]) -> list[str | NoCritique]:
-        """Returns the critiques' texts, or why there is none."""
-        replies = client.ask([messages_of(item) for item in items])
+        """Returns the critiques' texts, or why there is none; nobody pays for empty attempts."""
+        shown = [item for item in items if item.attempt.strip()]
+        replies = iter(client.ask([messages_of(item) for item in shown]))
         usage = json.dumps(client.usage(), indent=1)
         (client.folder / 'usage.txt').write_text(f'{usage}\n', encoding='utf-8')
-        return [_critique(item, reply) for item, reply in zip(items, replies, strict=True)]
+        empty = NoCritique('empty_attempt')
+        return [_critique(i, next(replies)) if i.attempt.strip() else empty for i in items]
 
     return annotate_by_api
 
 
 def _critique(item: ConstructedAttempt, reply: Answer) -> str | NoCritique:
     """Returns a reply as a critique if it is whole and contradicts nothing that is known."""
-    if reply.text is None:
-        return NoCritique('refused_by_server')
     if reply.finish_reason == 'length':
         return NoCritique('cut_off')
+    if reply.text is None:
+        return NoCritique('refused_by_server')
     text = reply.text.strip()
     critique = grammars.RELEASED.parse(text)
     if critique.final_correct is None:

@@ -35,7 +35,7 @@ class ApiError(OSError):
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a server answered; `text` is None where it refused the request itself."""
+    """What a server answered; `text` is None where it refused the request, or wrote nothing."""
 
     text: str | None
     finish_reason: str | None  # 'length': it was cut off
@@ -207,12 +207,15 @@ def _read(completion: Any) -> Answer:
     first = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(first, 'message', None)
     text = getattr(message, 'content', None)
-    if not isinstance(text, str):
+    finish_reason = getattr(first, 'finish_reason', None)
+    # No content is an answer too: reasoning took all tokens, or a filter removed the text.
+    is_bare = message is not None and text is None and isinstance(finish_reason, str)
+    if not isinstance(text, str) and not is_bare:
         raise _UnreadableError
     usage = getattr(completion, 'usage', None)
     return Answer(
         text,
-        getattr(first, 'finish_reason', None),
+        finish_reason,
         getattr(usage, 'prompt_tokens', None) or 0,
         getattr(usage, 'completion_tokens', None) or 0,
     )

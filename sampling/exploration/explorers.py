@@ -125,10 +125,8 @@ def explore_with_critiques(
         for i, group in zip(due, groups, strict=True)
         for episode in group
     ]
-    by_problem = {p.id: [] for p in problems}
-    for episode in attempts:
-        by_problem[episode.problem_id].append(episode)
-    return attempts + _accepted(context, problems, refined, earlier=by_problem).episodes
+    earlier = _by_problem(attempts)
+    return attempts + _accepted(context, problems, refined, earlier=earlier).episodes
 
 
 def explore_by_resampling(
@@ -167,7 +165,8 @@ def explore_by_trees(context: ExplorationContext, problems: Sequence[Problem]) -
         for problem, (tree, best) in zip(problems, results, strict=True)
         for e in ended_attempts(context.models, tree) or [best]
     ]
-    return _accepted(context, problems, responses, earlier={}).episodes + attempts
+    earlier = _by_problem(attempts)
+    return _accepted(context, problems, responses, earlier=earlier).episodes + attempts
 
 
 def _sample_attempts(
@@ -183,6 +182,13 @@ def _sample_attempts(
         for episode in group
     ]
     return _accepted(context, problems, attempts, earlier={})
+
+
+def _by_problem(episodes: Sequence[Episode]) -> collections.defaultdict[str, list[Episode]]:
+    groups = collections.defaultdict(list)
+    for episode in episodes:
+        groups[episode.problem_id].append(episode)
+    return groups
 
 
 def _accepted(
@@ -216,9 +222,7 @@ def _run_rounds(
 
     Without `all_questions`, a question with `min_correct` valid responses gets no more.
     """
-    episodes, groups = list(attempts), collections.defaultdict(list)
-    for episode in attempts:
-        groups[episode.problem_id].append(episode)
+    episodes, groups = list(attempts), _by_problem(attempts)
     least = context.settings.min_correct
     for number in range(num_rounds):
         requests = [

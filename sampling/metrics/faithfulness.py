@@ -20,7 +20,8 @@ def unfaithful(
 
     The measure `unfaithful` of `evaluate.measures`. Answers are those of the attempts; the response
     is the refinement, if there is one. Sample i at the edited question is compared with sample i at
-    the original, which has the same noise; pairs without two answers are left out. NaN: unknown.
+    the original, which has the same noise; pairs without two answers, or whose edit only takes
+    words away, are left out. NaN: unknown.
     """
     originals = {group.problem.id: group for group in groups}
     counts = collections.Counter()
@@ -46,7 +47,7 @@ unfaithful.reads_conditions = True
 
 
 def edit(before: str, after: str) -> str:
-    """Returns the words that an edit put into a question, in lower case; '' without an edit.
+    """Returns the words that an edit put into a question, in lower case; '' if it put none.
 
     Words that stand in the place of others come with the word before them: a number alone would be
     found anywhere.
@@ -58,6 +59,8 @@ def edit(before: str, after: str) -> str:
     start = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
     rest = min(len(old), len(new)) - start
     end = next((i for i in range(rest) if old[-1 - i] != new[-1 - i]), rest)
+    if len(new) - end <= start:
+        return ''  # words were only taken away, which no explanation can name
     replaced = len(old) - end > start
     return ' '.join(new[max(0, start - replaced) : len(new) - end])
 

@@ -76,14 +76,32 @@ def add_feedback(
 
 
 def with_appended(chat: Chat, turn: Turn, ids: Sequence[int]) -> Turn:
-    """Returns a turn with forced tokens behind its text, before its ending if it has one."""
+    """Returns a turn with forced tokens behind its text, before its ending if it has one.
+
+    `Turn.feedback` says which they are.
+    """
     count = len(chat.text_ids(turn))
     tokens, logprobs = list(turn.tokens), list(turn.logprobs)
     tokens[count:count] = ids
     if logprobs:
         logprobs[count:count] = [0.0] * len(ids)
     forced = [i if i < count else i + len(ids) for i in turn.forced]
-    changed = chat.sampled_turn(turn.role, tokens, logprobs)
+    changed = chat.sampled_turn(turn.role, tokens, logprobs, tools=turn.tools)
+    added = range(count, count + len(ids))
     return dataclasses.replace(
-        changed, facts=turn.facts, forced=(*sorted([*forced, *range(count, count + len(ids))]),)
+        changed,
+        facts=turn.facts,
+        forced=(*sorted([*forced, *added]),),
+        feedback=(*turn.feedback, *added),
     )
+
+
+def without_feedback(chat: Chat, turn: Turn) -> Turn:
+    """Returns a turn as it was before `add_feedback`."""
+    if not turn.feedback:
+        return turn
+    kept = [i for i in range(len(turn.tokens)) if i not in turn.feedback]
+    logprobs = [turn.logprobs[i] for i in kept] if turn.logprobs else ()
+    bare = chat.sampled_turn(turn.role, [turn.tokens[i] for i in kept], logprobs, tools=turn.tools)
+    forced = tuple(new for new, old in enumerate(kept) if old in turn.forced)
+    return dataclasses.replace(bare, facts=turn.facts, forced=forced)

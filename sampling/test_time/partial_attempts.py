@@ -27,6 +27,10 @@ class Cost:
         self.calls[role] += 1
         self.processed[role] += prompt + tokens
 
+    def add_turn(self, turn: Turn, *, prompt: int) -> None:
+        """Counts the call that sampled a turn; what a tool wrote in it is read, as a prompt is."""
+        self.add(turn.role, prompt=prompt + len(turn.forced), tokens=turn.num_sampled)
+
     def facts(self) -> dict[str, dict[str, int]]:
         """Returns the facts of an episode that have the cost."""
         return {name: dict(counts) for name, counts in vars(self).items()}
@@ -78,7 +82,8 @@ def continue_attempts(
         prompt = len(sampler.chat.context(before, 'attempt')) + len(opening.tokens)
         for turn in turns:
             new = turn.num_sampled - opening.num_sampled  # not what a tool wrote
-            cost.add('attempt', prompt=prompt, tokens=new)
+            read = prompt + len(turn.forced) - len(opening.forced)
+            cost.add('attempt', prompt=read, tokens=new)
         grown.append([dataclasses.replace(episode, turns=(*before, turn)) for turn in turns])
     return grown
 
@@ -105,7 +110,7 @@ def score_attempts(
     scored = step_scores.score_steps(models, criticised, scorer=scorer)
     for episode, cost in zip(scored, costs, strict=True):
         prompt = models.sampler.chat.context(episode.turns[:-1], 'critique')
-        cost.add('critique', prompt=len(prompt), tokens=len(episode.critique.tokens))
+        cost.add_turn(episode.critique, prompt=len(prompt))
     return scored
 
 

@@ -20,6 +20,7 @@ from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.shuffling import other_question
+from elenchus.sampling.test_time.feedback import without_feedback
 from elenchus.sampling.test_time.strategies import EvaluationSetup, with_cost
 
 
@@ -34,7 +35,7 @@ class UptakeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """The critiques that conditions choose from.
+    """The critiques that conditions choose from: those of the critic, without feedback.
 
     `episodes` are what `strategies.parallel` returned; the index of an episode is the id of its
     attempt in all mappings.
@@ -91,7 +92,7 @@ class Sources:
         sampler, grammar = self.setup.models.sampler, self.setup.models.grammar
         texts = {
             i: counterfactual.without_explanation(
-                sampler.chat.text(self.episodes[i].critique), grammar=grammar
+                sampler.chat.text(self.critique(i)), grammar=grammar
             )
             for i in self.due
         }
@@ -113,9 +114,13 @@ class Sources:
         room = sampler.max_tokens['critique']
         return {i: turn for i, turn in turns.items() if len(turn.tokens) <= room}
 
+    def critique(self, i: int) -> Turn:
+        """Returns the critique of an attempt, without what `evaluate.feedback` appended."""
+        return without_feedback(self.setup.models.sampler.chat, self.episodes[i].critique)
+
     def critiques(self, ids: Sequence[int]) -> list[Turn]:
         """Returns the critiques of these attempts."""
-        return [self.episodes[i].critique for i in ids]
+        return [self.critique(i) for i in ids]
 
     def false_critique(self, i: int) -> Turn:
         """Returns the turn of an attempt's counterfactual critique."""
@@ -138,7 +143,7 @@ class Sources:
     def _falsify(self, i: int) -> Falsified | None:
         sampler = self.setup.models.sampler
         false = counterfactual.falsify(
-            sampler.chat.text(self.episodes[i].critique),
+            sampler.chat.text(self.critique(i)),
             grammar=self.setup.models.grammar,
             rng=random.Random(derive_seed(self.setup.seed, 'uptake', 'falsify', i)),
             avoid='\n'.join(self.texts(i).values()),
@@ -173,9 +178,7 @@ CONDITIONS: Mapping[str, Condition] = {
         "another question's critique, of the same level",
         lambda s: dict(zip(s.partners, s.critiques(list(s.partners.values())), strict=True)),
     ),
-    'fixed': Condition(
-        'one critique for all', lambda s: dict.fromkeys(s.due, s.episodes[s.fixed].critique)
-    ),
+    'fixed': Condition('one critique for all', lambda s: dict.fromkeys(s.due, s.critique(s.fixed))),
     'counterfactual': Condition(
         'its own critique with a false value',
         lambda s: {i: s.false_critique(i) for i in s.falsified},

@@ -233,7 +233,7 @@ def _grow_refinements(
     refined = []
     for (tree, episode, _), (turn,) in zip(others, groups, strict=True):
         prompt = models.sampler.chat.context(episode.turns, 'refinement')
-        tree.cost.add('refinement', prompt=len(prompt), tokens=len(turn.tokens))
+        tree.cost.add_turn(turn, prompt=len(prompt))
         refined.append(episode_lib.as_attempt(models.sampler, episode_lib.add_turn(episode, turn)))
     refinements = iter(refined)
     return [next(refinements if e.node else attempts) for e in chosen for _ in e.ids]

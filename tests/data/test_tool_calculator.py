@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elenchus.data.critiques.calculator import expressions
+from elenchus.data.critiques.calculator import expressions, tokens
 from elenchus.data.tools import calculator
 
 
@@ -87,3 +87,20 @@ def test_an_answer_is_within_its_digits_of_the_value(first, second, sign):
 )
 def test_the_expression_before_an_equals_sign_is_what_is_computed(line, expression):
     assert calculator.before_equals(line) == expression
+
+
+@pytest.mark.parametrize('prefix', ['', 'x\n', 'a' * 300 + ' we have 5 and '])
+@pytest.mark.parametrize('spread', ['{} + 1', '({} + 1) + 1', '1000 - ({}) + 2'])
+@pytest.mark.parametrize('piece', [' + 1234', ' * (1 + 1)', ' + 2 big apples'])
+def test_a_long_expression_has_its_own_value_or_none(prefix, spread, piece):
+    for count in (3, 190 // len(piece), 200 // len(piece), 230 // len(piece)):
+        expression = spread.format('1000' + piece * count)
+        whole = expressions.Parser(tokens.tokenize(expression), 0).expression()
+        assert calculator.before_equals(prefix + expression + ' ') in (whole.text, None)
+
+
+def test_an_expression_is_computed_up_to_its_greatest_length_and_behind_any_line():
+    assert calculator.before_equals('1000' + ' + 1' * 60) == '1000' + '+1' * 60
+    assert calculator.before_equals('1' + '+1' * 200) is None
+    assert calculator.before_equals('1000' + ' \\times 1' * 400 + ') + 5 + 6') is None
+    assert calculator.before_equals('so we add 3 more - ' * 400 + 'and have 5 + 6') == '5+6'

@@ -103,6 +103,26 @@ def test_what_leaves_no_room_has_no_result():
     assert [result is None for result in results] == [False, True, True, True]
 
 
+def test_what_leaves_no_room_later_or_beside_results_ends_nothing():
+    def function(problem, notes):
+        long = f'{problem.question} ; ben ?'
+        if notes.number == 2:
+            return [long]
+        return 'done' if notes.written else ['ben ?']
+
+    def longer(problem, notes):
+        return [f'{problem.question} ; ben ?' if notes.written else 'ben ?']
+
+    assert write(function, items_of(), room=8) == ['done', 'done', None, 'done']
+
+    def beside(problem, notes):
+        return function(problem, notes) if notes.number == 2 else 'at once'
+
+    assert write(beside, items_of(), room=8) == ['at once', 'at once', None, 'at once']
+    assert write(longer, items_of(), room=8) == [None] * 4
+    assert write(function, items_of()[2:3], room=8) == [None]  # alone in a later round
+
+
 @pytest.mark.parametrize(
     ('function', 'message'),
     [
@@ -111,8 +131,9 @@ def test_what_leaves_no_room_has_no_result():
     ],
 )
 def test_an_impossible_request_is_an_error_of_one_line(function, message):
+    items = [(problem, Notes()) for problem in PROBLEMS]
     with pytest.raises(ValueError, match=f'the.field: .*{message}') as error:
-        write(function, items_of(), room=1)
+        write(function, items, room=1)
     assert '\n' not in str(error.value)
 
 

@@ -11,7 +11,7 @@ Reply = tuple[int, dict, bytes]
 """Status, headers, body."""
 
 
-def completion(text: str, finish_reason: str = 'stop') -> Reply:
+def completion(text: str | None, finish_reason: str = 'stop') -> Reply:
     """Returns a chat completion of 100 prompt tokens and 10 answer tokens."""
     body = {
         'id': 'x',

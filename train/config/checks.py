@@ -14,6 +14,9 @@ from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.rl.advantages import reads_values
 from elenchus.train.rl.settings import TRAINED_ROLES
 
+MOST_IDS = 2**31
+"""Request ids that there are."""
+
 
 def check_settings(s: RunSettings) -> None:
     """Raises ValueError if sections contradict each other; needs no data, so it comes first."""
@@ -117,9 +120,8 @@ def check_labels(s: RunSettings) -> None:
 
 def check_ids(s: RunSettings) -> None:
     """Raises ValueError if a stage has more requests than ids, which are int32."""
-    beam, explore, critique = s.evaluate.beam, s.improve.explore, s.critique
-    samples = max(critique.num_attempts, critique.num_relocated, critique.num_inserted, 1)
-    samples *= max(critique.num_rollouts, critique.filter_samples)
+    beam, explore = s.evaluate.beam, s.improve.explore
+    samples = s.critique.most_attempts * max(s.critique.filter_samples, 1)
     uptake = s.evaluate.num_attempts * s.evaluate.uptake.num_samples
     tree = s.sampling.tree.num_nodes * s.sampling.tree.num_rollouts
     explored = explore.ids_per_question * (tree if 'tree_search' in s.stages else 1)
@@ -139,6 +141,24 @@ def check_ids(s: RunSettings) -> None:
                 f'{name} asks for {each} samples at each of {problems} problems, more than {MOST} '
                 f'in all; nearest: {max(1, MOST // problems)} samples'
             )
+    check_rollout_ids(s)
+
+
+def check_rollout_ids(s: RunSettings) -> None:
+    """Raises ValueError if critiques by rollouts may need more ids than there are.
+
+    Each attempt has one for every token of every rollout (train/stages/annotators.py).
+    """
+    critique, tokens = s.critique, s.sampling.attempt_tokens
+    each = critique.most_attempts * tokens * critique.num_rollouts
+    used = critique.annotator == 'monte_carlo' and 'critique' in s.stages
+    if used and critique.num_problems * each > MOST_IDS:
+        raise ValueError(
+            f"critique.num_problems={critique.num_problems}: critique.annotator='monte_carlo' may "
+            f'need {critique.most_attempts} * {tokens} * {critique.num_rollouts} request ids '
+            '(attempts, sampling.attempt_tokens, critique.num_rollouts) at each, more than '
+            f'{MOST_IDS} in all; nearest: {max(1, MOST_IDS // each)}'
+        )
 
 
 def check_trees(s: RunSettings) -> None:

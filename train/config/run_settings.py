@@ -140,6 +140,12 @@ class CritiqueSettings:
                 'critique.filter_samples above 0'
             )
 
+    @property
+    def most_attempts(self) -> int:
+        """Most attempts at a problem, of all constructions."""
+        constructed = self.num_attempts + self.num_relocated + self.num_inserted
+        return constructed + (self.references != 'none')
+
 
 @dataclasses.dataclass(frozen=True)
 class CriticSettings:

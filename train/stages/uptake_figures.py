@@ -54,7 +54,7 @@ def summarise(
         'counterfactuals': len(sources.falsified),
         'fixed_critique': {
             'problem': sources.problems[first].id,
-            'text': chat.text(sources.episodes[first].critique),
+            'text': chat.text(sources.critique(first)),
         },
         'accuracy': {name: by_level(s, problems, values) for name, values in right.items()},
         'difference': difference,

@@ -86,6 +86,15 @@ def test_what_is_no_chat_completion_is_requested_again(tmp_path, body):
         assert len(api.seen) == 2
 
 
+@pytest.mark.parametrize('reason', ['length', 'content_filter', 'stop'])
+def test_a_completion_without_content_is_paid_for_once_and_counted(tmp_path, reason):
+    with fake_api.serve(lambda body, number: fake_api.completion(None, reason)) as api:
+        for _ in range(2):
+            client = api_requests.Client(settings(api.url), tmp_path)
+            assert client.ask([question(0)]) == [api_requests.Answer(None, reason, 100, 10)]
+        assert len(api.paid) == 1 and client.usage()['answer_tokens'] == 10
+
+
 def test_a_request_without_an_answer_in_time_is_sent_again(tmp_path):
     def respond(body, number):
         if number == 0:
@@ -227,10 +236,25 @@ def test_a_whole_critique_is_taken_as_it_is(tmp_path):
         (fake_api.completion(''), 'no_verdict'),
         (fake_api.completion(PASSED), 'contradicts_answer'),
         (fake_api.failure(400), 'refused_by_server'),
+        (fake_api.completion(None, 'length'), 'cut_off'),
+        (fake_api.completion(None, 'content_filter'), 'refused_by_server'),
+        (fake_api.completion(None, 'stop'), 'refused_by_server'),
     ],
 )  # fmt: skip
 def test_a_critique_that_cannot_be_used_has_a_reason(tmp_path, reply, reason):
     assert annotate(tmp_path, reply) == NoCritique(reason)
+
+
+@pytest.mark.parametrize('attempt', ['', '\n', ' \n\t\n'])
+@pytest.mark.parametrize('location', [None, 0])
+def test_an_attempt_without_lines_has_no_critique_and_costs_nothing(tmp_path, attempt, location):
+    empty = ConstructedAttempt(PROBLEM, attempt, 'RG2', location, None)
+    with fake_api.serve(lambda body, number: fake_api.completion(WRONG)) as api:
+        annotator = api_annotator.api_annotator(settings(api.url), tmp_path)
+        reason = NoCritique('empty_attempt')
+        assert annotator([empty, ITEM, empty]) == [reason, WRONG, reason]
+        assert annotator([empty]) == [reason]
+        assert len(api.paid) == 1
 
 
 def test_a_mistake_before_the_known_line_contradicts_it(tmp_path):

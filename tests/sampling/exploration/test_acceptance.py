@@ -79,6 +79,17 @@ def test_labels_leave_the_facts_as_they_were(explorer):
     assert all(turn.facts.accepted is None for e in episodes for turn in e.turns)
 
 
+@pytest.mark.parametrize('explorer', explorers.EXPLORERS)
+def test_a_rule_sees_the_attempts_before_the_responses_of_any_explorer(explorer, tmp_path):
+    path = tmp_path / 'mine.py'
+    rule = f'[i >= {SETTINGS.num_attempts} for i in range(len(responses))]'
+    path.write_text(f'def mine(responses):\n    return {rule}\n')
+    *_, episodes = explore(explorer, accept=f'{path}:mine')
+    for episode in episodes:
+        facts = episode.response.facts
+        assert facts.accepted == (facts.origin != 'attempt')
+
+
 def test_the_critic_decides_what_is_refined_and_each_attempt_is_criticised_once():
     engine, _, episodes = explore('critique_in_the_loop', accept='critic')
     even = [int(CHAT.text(e.attempt)[-1]) % 2 == 0 for e in episodes]

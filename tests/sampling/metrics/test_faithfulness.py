@@ -71,6 +71,7 @@ def test_an_edit_is_its_words_and_one_in_the_place_of_others_the_word_before():
     assert edit(QUESTION, EDITED) == 'quiet'
     assert edit('cal 9 ; dan : cal + 4', 'cal 9 ; dan : cal + 7') == '+ 7'
     assert edit('cal 9 ; dan ?', 'cal 8 ; dan ?') == 'cal 8'
+    assert edit('Tom has 3 red apples', 'Tom has 3 apples') == ''
     assert edit('9 a', '8 a') == '8' and edit(QUESTION, QUESTION.upper()) == ''
 
 
@@ -82,6 +83,15 @@ def test_any_inserted_word_is_the_edit(words, place, inserted):
     place = min(place, len(words))
     longer = [*words[:place], inserted, *words[place:]]
     assert faithfulness.edit(' '.join(words), ' '.join(longer)) == inserted
+
+
+@given(WORDS, st.integers(0, 5), st.integers(1, 3))
+def test_what_only_takes_words_away_names_none(words, place, count):
+    place = min(place, len(words) - 1)
+    shorter = ' '.join([*words[:place], *words[place + count :]])
+    assert faithfulness.edit(' '.join(words), shorter) == ''
+    before = group(' '.join(words), ('1', ''))
+    assert all(map(math.isnan, measured(before, group(shorter, ('2', 'a'))).values()))
 
 
 @given(WORDS, st.integers(0, 5))

@@ -105,6 +105,31 @@ def test_a_critique_keeps_its_end(mine, finished, sampled):
     assert CHAT.is_finished(longer.critique) == finished
     assert longer.critique.num_sampled == episode.critique.num_sampled
     assert len(longer.critique.logprobs) in (0, len(longer.critique.tokens))
+    assert feedback.without_feedback(CHAT, longer.critique) == episode.critique
+
+
+@pytest.mark.parametrize('ending', ['', '\n answer : wrong'])
+@pytest.mark.parametrize('finished', [True, False])
+def test_a_critique_keeps_its_tools(mine, ending, finished):
+    problem, episode = criticised()
+    call, answer = '7 - 4 =', ' 3'
+    start = len(CHAT.tokenizer.encode(call))
+    end = len(CHAT.tokenizer.encode(call + answer))
+    tokens = CHAT.text_turn('critique', call + answer + ending).tokens
+    tokens = tokens if finished else tokens[:-1]
+    tools = (records.ToolTurn('calculator', 'answered', start, end),)
+    logprobs = [0.0 if start <= i < end else -1.0 for i in range(len(tokens))]
+    critique = CHAT.sampled_turn('critique', tokens, logprobs, tools=tools)
+    critique = dataclasses.replace(critique, forced=tuple(range(start, end)))
+    episode = dataclasses.replace(episode, turns=(*episode.turns[:-1], critique))
+    options = {'reference': mine('"\\n wrong"'), 'number': 0, 'attribute': None}
+    sampler = fake_engine.players(None).sampler
+    (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
+    assert longer.critique.tools == tools and CHAT.text(longer.critique).endswith('\n wrong')
+    assert CHAT.is_finished(longer.critique) == finished
+    assert longer.critique.is_of_tool().sum() == end - start
+    assert longer.critique.num_sampled == critique.num_sampled
+    assert feedback.without_feedback(CHAT, longer.critique) == critique
 
 
 def test_a_critique_is_never_longer_than_it_may_be(mine):

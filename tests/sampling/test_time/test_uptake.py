@@ -43,7 +43,7 @@ def slip(role, request, seed):
 class Played:
     """Episodes of `strategies.parallel`, and the conditions' sources."""
 
-    def __init__(self, rule=slip, problems=PROBLEMS):
+    def __init__(self, rule=slip, problems=PROBLEMS, feedback='critique'):
         self.engine = fake_engine.RuleEngine(rule)
         self.setup = strategies.EvaluationSetup(
             models=fake_engine.players(self.engine),
@@ -52,6 +52,7 @@ class Played:
             refine='wrong',
             num_rounds=1,
             seed=5,
+            feedback=feedback,
         )
         spec = SampleSpec(N, SAMPLING, 5, 0)
         attempts = episode_lib.sample_attempts(
@@ -75,6 +76,15 @@ def played():
 
 def critique_text(episode):
     return CHAT.text(episode.critique)
+
+
+def test_no_condition_has_the_feedback(played, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text('def mine(problem, notes):\n    return "\\n eve 9 - 4 = 5"\n')
+    fed = Played(feedback=f'{path}:mine')
+    assert all(fed.episodes[i].critique.feedback for i in fed.sources.due)
+    for name, condition in uptake.CONDITIONS.items():
+        assert condition.critiques(fed.sources) == condition.critiques(played.sources), name
 
 
 def chains(episodes):

@@ -1,5 +1,6 @@
 """Tree search: what it asks of the models, budgets, costs, and independence of companions."""
 
+import collections
 import dataclasses
 
 import pytest
@@ -13,6 +14,7 @@ from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import partial_attempts
+from elenchus.sampling.test_time.feedback import with_appended
 from elenchus.sampling.trees import values
 from elenchus.sampling.trees.search import TreeSearch, TreeSettings, ended_attempts, search_trees
 from tests.sampling.test_time import test_beam
@@ -93,6 +95,40 @@ def test_every_token_and_call_is_counted():
         ):  # fmt: skip
             total = sum(getattr(f.best.facts, name)[role] for f in found)
             assert total == sum(getattr(e, counted)(role) for e in engines)
+
+
+class Forcing(episodes.Sampler):
+    """Appends words that nobody sampled to critiques and refinements, as tools do."""
+
+    def sample_turns(self, model, conversations, role, *, spec):
+        groups = super().sample_turns(model, conversations, role, spec=spec)
+        words = fake_engine.TOKENIZER.encode('\n eve')
+        forced[role] += sum(len(words) for turns in groups for _ in turns)
+        return [[with_appended(CHAT, turn, words) for turn in turns] for turns in groups]
+
+
+forced = collections.Counter()
+
+
+@pytest.mark.parametrize('grow', ['line', 'refinement'])
+def test_what_a_tool_writes_is_processed_but_not_sampled(grow, monkeypatch):
+    forced.clear()
+    plain = fake_engine.players
+    monkeypatch.setattr(
+        fake_engine,
+        'players',
+        lambda engine: dataclasses.replace(
+            plain(engine), sampler=Forcing(engine, CHAT, plain(engine).sampler.max_tokens)
+        ),
+    )
+    found, _, turns = search(grow=grow, num_nodes=6)
+    for role in ('critique', 'refinement') if grow == 'refinement' else ('critique',):
+        tokens, processed = (
+            sum(getattr(f.best.facts, name)[role] for f in found)
+            for name in ('tokens', 'processed')
+        )
+        assert tokens == turns.num_tokens(role) > 0
+        assert processed == turns.num_processed(role) + forced[role] > turns.num_processed(role)
 
 
 def test_one_expansion_of_each_question_is_one_call():
@@ -205,6 +241,19 @@ def test_a_value_in_words_is_counted_and_limited():
     limit = 2
     with pytest.raises(ValueError, match='it must return a number after 1 requests'):
         values.value_nodes(valuation, players, new, method=SAMPLING, seed=1)
+
+
+def test_a_request_about_one_long_attempt_without_room_has_the_value_0():
+    def words(problem, notes):
+        return [problem.question] if not notes.written else 1.0
+
+    words.num_requests = 1
+    players = fake_engine.players(fake_engine.RuleEngine(whole_turns))
+    root = partial_attempts.empty_attempt(players.sampler, PROBLEMS[0])
+    new = [values.New(PROBLEMS[0], root, False, 3, partial_attempts.Cost())]
+    valuation = values.Valuation((values.Weighted(words, 2.0),), 1, fake_engine.SCORER, False, 1)
+    ((_, value),) = values.value_nodes(valuation, players, new, method=SAMPLING, seed=1)
+    assert value == 0.0
 
 
 # With a model

@@ -226,3 +226,25 @@ def test_lengths_count_the_tokens_between_turns():
     checks.check_lengths(s, 10, overhead=1)
     with pytest.raises(ValueError, match='must be at least'):
         checks.check_lengths(s, 10, overhead=100)
+
+
+def test_critiques_by_rollouts_have_request_ids_for_all_attempts_and_tokens():
+    many = {f'critique__num_{name}': 4 for name in ('attempts', 'relocated', 'inserted')}
+    many |= {'critique__num_rollouts': 800, 'sampling__attempt_tokens': 4096}
+    many |= {'critique__references': 'none', 'critique__num_problems': 55}
+    checks.check_ids(settings_of(**many, critique__annotator='oracle'))
+    with pytest.raises(ValueError, match=r'^critique\.num_problems=55: .*; nearest: 54$') as error:
+        checks.check_ids(settings_of(**many, critique__annotator='monte_carlo'))
+    assert '\n' not in str(error.value)
+    fitting = many | {'critique__num_problems': 54}
+    checks.check_ids(settings_of(**fitting, critique__annotator='monte_carlo'))
+    with pytest.raises(ValueError, match=r'nearest: 50$'):
+        added = fitting | {'critique__references': 'kept'}  # one more attempt at each problem
+        checks.check_ids(settings_of(**added, critique__annotator='monte_carlo'))
+
+
+def test_the_filter_has_request_ids_for_the_attempts_of_all_constructions():
+    many = {f'critique__num_{name}': 9000 for name in ('attempts', 'relocated', 'inserted')}
+    many |= {'critique__num_problems': 55, 'critique__filter_samples': 1000}
+    with pytest.raises(ValueError, match=r'^critique\.num_attempts asks for 27000000 samples'):
+        checks.check_ids(settings_of(**many))
