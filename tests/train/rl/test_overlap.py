@@ -225,7 +225,10 @@ def test_an_error_of_the_main_thread_ends_the_other_one_at_its_next_chunk(tmp_pa
         ({'staleness': 1, 'objective__surrogate': 'logprob'}, r'staleness=1, which needs a ratio'),
         ({'replay_groups': 2, 'objective__surrogate': 'logprob'}, r'replay_groups=2, which needs'),
         ({'turns__hint_share': 0.5, 'objective__surrogate': 'logprob'}, r'turns.hint_share=0.5, w'),
-        ({'turns__hint_share': 0.5, 'objective__on_policy': True}, r'on_policy=True .*hint_share=0.5'),
+        (
+            {'turns__hint_share': 0.5, 'objective__on_policy': True},
+            r'on_policy=True .*hint_share=0.5',
+        ),
     ],
 )
 def test_episodes_of_another_policy_need_a_ratio_to_it(changes, message):
