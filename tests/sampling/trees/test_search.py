@@ -121,10 +121,10 @@ def test_what_a_tool_writes_is_processed_but_not_sampled(grow, monkeypatch):
             plain(engine), sampler=Forcing(engine, CHAT, plain(engine).sampler.max_tokens)
         ),
     )
-    found, _, turns = search(grow=grow, num_nodes=6)
+    results, _, turns = search(grow=grow, num_nodes=6)
     for role in ('critique', 'refinement') if grow == 'refinement' else ('critique',):
         tokens, processed = (
-            sum(getattr(f.best.facts, name)[role] for f in found)
+            sum(getattr(r.best.facts, name)[role] for r in results)
             for name in ('tokens', 'processed')
         )
         assert tokens == turns.num_tokens(role) > 0
