@@ -191,3 +191,34 @@ def test_a_comparison_in_this_process_takes_little_time(answer):
     decide(answer, f'1+{answer}-1')
     decide(answer, 'x+1')
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        *(
+            (r'[2, +\infty)', r'[2,\infty)'),
+            ('+\u221e', r'\infty'),
+            ('(0, +\u221e)', r'(0,\infty)'),
+        ),
+        *((r'(-\infty, 3) \cup (5, +\infty)', r'(-\infty,3)\cup(5,\infty)'), ('x=+oo', 'x=+oo')),
+        *((r'\{1, +\infty\}', r'\{1,\infty\}'), (r'(-\infty,+\infty)', r'(-\infty,\infty)')),
+    ],
+)
+def test_a_plus_before_infinity_changes_nothing(answer, reference):
+    assert decide(answer, reference) is decide(reference, answer) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        *(
+            (r'[2, -\infty)', r'[2,\infty)'),
+            (r'(2, +\infty)', r'[2,\infty)'),
+            (r'+\infty', r'-\infty'),
+        ),
+        *((r'1+\infty', '1'), (r'(-\infty, 3)', r'(+\infty, 3)'), (r'(3,+\infty]', r'(3,\infty)')),
+    ],
+)
+def test_the_sign_of_infinity_and_its_bracket_count(answer, reference):
+    assert decide(answer, reference) is not Verdict.RIGHT
