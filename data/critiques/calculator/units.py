@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from elenchus.data.critiques.calculator import expressions
 from elenchus.data.critiques.calculator.tokens import Token
 
 _MEASURES = {
@@ -47,7 +48,16 @@ def has_compound(segment: Sequence[Token], start: int, end: int) -> bool:
         after = [after[0], *(token.kind for token in segment[end + 2 : end + 4])]
         joined = len(after) > 2 and _is_measure(segment[end + 3])
         return joined and after == ['word', 'number', 'word']
-    return before == ['number', 'word'] or after == ['word', 'number', 'word']
+    if before == ['number', 'word'] and _may_be_unit(segment[start - 1]):
+        return True
+    return after == ['word', 'number', 'word'] and _may_be_unit(segment[end])
+
+
+_NO_UNITS = expressions.STOP_WORDS | {'for', 'in', 'on', 'of', 'per', 'each', 'means', 'worth'}
+
+
+def _may_be_unit(token: Token) -> bool:
+    return token.text.lower() not in _NO_UNITS
 
 
 def _is_measure(token: Token) -> bool:
