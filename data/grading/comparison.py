@@ -55,6 +55,8 @@ def _side_by_side(first: str, second: str) -> Verdict:
 
     Returns UNSURE where algebra would be imprecise, and OPEN where only algebra can decide.
     """
+    if (verdict := _plus_minus(first, second)) is not None:
+        return verdict
     if relations.signs_differ(first, second) or _is_range_and_list(first, second):
         return UNSURE
     if relations.equal_sides(first, second):
@@ -63,6 +65,17 @@ def _side_by_side(first: str, second: str) -> Verdict:
     if any(relations.has_extreme_number(text) or relations.two_readings(text) for text in texts):
         return UNSURE
     return OPEN
+
+
+def _plus_minus(first: str, second: str) -> Verdict | None:
+    r"""Compares an expression with `\pm` and a list of two values; None for other texts."""
+    values = relations.both_values(first) or relations.both_values(second)
+    collection = kinds.read_collection(second if relations.both_values(first) else first)
+    if values is None or collection is None or collection.around not in ('{}', 'list'):
+        return None
+    if len(collection.items) != 2:
+        return UNSURE
+    return RIGHT if _unordered(values, collection.items) is RIGHT else UNSURE
 
 
 def _is_range_and_list(first: str, second: str) -> bool:

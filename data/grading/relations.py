@@ -59,6 +59,21 @@ def equal_sides(first: str, second: str) -> bool | None:
     return False if outcomes and all(False in outcome for outcome in outcomes) else None
 
 
+def both_values(text: str) -> tuple[str, str] | None:
+    r"""Returns the two values of an expression with `\pm`; None if it has none or is a relation.
+
+    All signs of one value are the upper ones, or the lower ones: `\mp` is the opposite of `\pm`.
+    Several `\pm` without `\mp` may be independent, so that they are more values: None.
+    """
+    written = _PLUS_MINUS.findall(text)
+    if not written or len(written) > 1 and 'mp' not in written:
+        return None
+    if _RELATION.search(text) or re.search('[,;]', text):
+        return None
+    signs = {'pm': '+-', 'mp': '-+'}
+    return tuple(_PLUS_MINUS.sub(lambda m, k=k: signs[m[1]][k], text) for k in (0, 1))
+
+
 def signs_differ(first: str, second: str) -> bool:
     r"""Returns True if one text has `\mp` and the other has not as many."""
     return len(re.findall(r'\\mp(?![A-Za-z])', first)) != len(

@@ -222,3 +222,42 @@ def test_a_plus_before_infinity_changes_nothing(answer, reference):
 )
 def test_the_sign_of_infinity_and_its_bracket_count(answer, reference):
     assert decide(answer, reference) is not Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        (r'\frac{1 \pm \sqrt{5}}{2}', r'\frac{1+\sqrt5}{2}, \frac{1-\sqrt5}{2}'),
+        (r'2 \pm \sqrt3', r'\{2-\sqrt3, 2+\sqrt3\}'),
+        (r'\frac{-3 \mp 1}{2}', '-1, -2'),
+        (r'\pm 2', '2, -2'),
+        (r'1\pm(2\mp1)', '2, -2'),
+        (r'\frac{-b \pm c}{2}', r'\frac{c-b}{2}, \frac{-c-b}{2}'),
+    ],
+)
+def test_plus_minus_is_its_two_values(answer, reference):
+    assert decide(answer, reference) is decide(reference, answer) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        (r'\frac{1 \pm \sqrt{5}}{2}', r'\frac{1+\sqrt5}{2}, \frac{1-\sqrt3}{2}'),
+        (r'2 \pm \sqrt3', r'2+\sqrt3'),
+        (r'2 \pm \sqrt3', r'(2-\sqrt3, 2+\sqrt3)'),
+        (r'\pm 2', '2, -2, 0'),
+        (r'\pm 2', '2, 2'),
+        (r'1\pm(2\pm1)', '2, 0'),
+        (r'\pm a \pm b', 'a-b, b-a'),
+        (r'\pm a \pm b', 'a+b, -a-b'),
+        (r'1\pm(2\mp1)', '2, 0'),
+    ],
+)
+def test_plus_minus_is_no_other_values(answer, reference):
+    assert decide(answer, reference) is not Verdict.RIGHT
+    assert decide(reference, answer) is not Verdict.RIGHT
+
+
+def test_a_chain_with_a_factorial_is_its_last_part():
+    assert decide('$5! = 120$', '120') is Verdict.RIGHT
+    assert decide('$5! = 121$', '121') is Verdict.UNSURE
