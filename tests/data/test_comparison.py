@@ -261,3 +261,20 @@ def test_plus_minus_is_no_other_values(answer, reference):
 def test_a_chain_with_a_factorial_is_its_last_part():
     assert decide('$5! = 120$', '120') is Verdict.RIGHT
     assert decide('$5! = 121$', '121') is Verdict.UNSURE
+
+
+@pytest.mark.parametrize('answer', ['6 PM', '6:00 PM', '6 p.m.', r'6\text{ a.m.}', '06:00 pm'])
+def test_a_time_on_the_hour_is_the_hour_of_a_reference_without_unit(answer):
+    assert decide(answer, '6') is Verdict.RIGHT
+    assert decide('6', answer) is Verdict.UNSURE
+    assert decide(answer, '7') is decide(answer, '6.5') is Verdict.WRONG
+
+
+def test_an_hour_that_may_be_meant_is_unsure():
+    assert decide('6:00', '6') is decide('18:00', '18') is Verdict.UNSURE
+    assert decide('6:30', '6') is decide('6:30 PM', '6') is Verdict.WRONG
+
+
+@pytest.mark.parametrize('remark', ['wrong', 'not', 'maybe', 'not sure', 'a guess', 'incorrect'])
+def test_a_number_whose_remark_doubts_it_is_not_right(remark):
+    assert decide(f'5 ({remark})', '5') is not Verdict.RIGHT
