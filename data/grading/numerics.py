@@ -112,7 +112,7 @@ def _points(first: Tree, second: Tree) -> Iterator[Point]:
     bounds = [bounds[0] / 30, *bounds]
     rng = random.Random(' '.join(names))
     for place in range(len(bounds) - 1):
-        for signs in range(min(2 ** len(names), 8)):
+        for signs in range(4 * place, 4 * place + min(2 ** len(names), 4)):
             point = []
             for at, name in enumerate(names):
                 shift = rng.randrange(len(bounds) - 1) if at else 0
