@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from elenchus.data.grading import expressions, kinds, marks, numerics, quantities, relations
 from elenchus.data.grading.kinds import Collection, Reading
 
-_OPERATOR = re.compile(r'[-+*/^=<>\\0-9]')
-
 
 class Verdict(enum.StrEnum):
     """Result of a comparison; `OPEN` needs algebra, `UNSURE` is graded as wrong."""
@@ -55,6 +53,8 @@ def _side_by_side(first: str, second: str) -> Verdict:
 
     Returns UNSURE where algebra would be imprecise, and OPEN where only algebra can decide.
     """
+    if (verdict := _plus_minus(first, second)) is not None:
+        return verdict
     if relations.signs_differ(first, second) or _is_range_and_list(first, second):
         return UNSURE
     if relations.equal_sides(first, second):
@@ -63,6 +63,17 @@ def _side_by_side(first: str, second: str) -> Verdict:
     if any(relations.has_extreme_number(text) or relations.two_readings(text) for text in texts):
         return UNSURE
     return OPEN
+
+
+def _plus_minus(first: str, second: str) -> Verdict | None:
+    r"""Compares an expression with `\pm` and a list of two values; None for other texts."""
+    values = relations.both_values(first) or relations.both_values(second)
+    collection = kinds.read_collection(second if relations.both_values(first) else first)
+    if values is None or collection is None or collection.around not in ('{}', 'list'):
+        return None
+    if len(collection.items) != 2:
+        return UNSURE
+    return RIGHT if _unordered(values, collection.items) is RIGHT else UNSURE
 
 
 def _is_range_and_list(first: str, second: str) -> bool:
@@ -129,8 +140,17 @@ def _bases(first: Reading, second: Reading) -> Verdict:
 
 
 def _times(first: Reading, second: Reading) -> Verdict:
-    """Compares times of the day; one side may omit a.m. or p.m."""
+    """Compares times of the day; one side may omit a.m. or p.m.
+
+    A reference that is a number without a unit may be an hour: `6 PM` is 6, and `6:00` may be.
+    """
     if first.kind != second.kind:
+        time, number = (first, second) if first.kind == 'time' else (second, first)
+        if number.kind == 'number' and not number.unit and time.value[1:3] == (0, 0):
+            hours = {time.value[0] + 12 * (time.value[3] in ('p', 'P')), time.value[0]}
+            if number.value in hours:
+                certain = time is first and time.value[3] in ('a', 'p')
+                return RIGHT if certain and number.value == time.value[0] else UNSURE
         return WRONG if {first.kind, second.kind} <= {'time', 'number', 'expression'} else UNSURE
     *clock, half = first.value
     *other_clock, other_half = second.value
@@ -220,9 +240,7 @@ def _others(first: Reading, second: Reading) -> Verdict:
         return UNSURE
     if any(not re.search(r'[\\A-Za-z0-9]', reading.text) for reading in (first, second)):
         return WRONG
-    if any(
-        '_' in reading.text and re.search(r'[0-9]\s*_', reading.text) for reading in (first, second)
-    ):
+    if any(re.search(r'[0-9]\s*_', reading.text) for reading in (first, second)):
         return UNSURE  # a number in a base that it cannot have
     if any(re.search(r'[0-9] +[0-9]', reading.text) for reading in (first, second)):
         return UNSURE  # numbers beside each other

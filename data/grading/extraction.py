@@ -7,10 +7,11 @@ The grammar has three tiers; an earlier tier wins over a later one, wherever it 
    never closed, there is no answer: an earlier answer does not replace it.
 2. Phrases: `Final Answer: 42`, `Answer: 42`, `The answer is 42`. The last one counts, except that
    remarks such as "the answer is correct" are passed over. If nothing follows the last one, there
-   is no answer.
+   is no answer. The sentence ends outside mathematics only: `5! = 120` and `1 + 2 + ... + 9` go on.
 3. The end of the response: display mathematics or a line in bold.
 
-Markdown headings (`#### Step 2`) are no marks. Text after an end token such as `<|im_end|>` is not
+Markdown headings (`#### Step 2`) are no marks. A line such as `#### Explanation` with text below
+counts only if nothing else is an answer. Text after an end token such as `<|im_end|>` is not
 read. docs/methods.md, "Problem sets and the verifier", has the whole grammar.
 """
 
@@ -84,6 +85,15 @@ _ADVERB = re.compile(
 )
 _OPENING = re.compile(r'[\s:\uff1a=*_`>]*(?:(?<=\n)[-\u2022] +)?')
 _SENTENCE_END = re.compile(r'(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!approx)[.!?](?=[\s*]|$)')
+_MATHS_SPAN = re.compile(
+    r'\\\(.{0,300}?\\\)|\\\[.{0,300}?\\\]|(?<![\\\w])\$(?=\S)[^$]{0,300}(?<=[^\s\\])\$(?!\d)|'
+    r'\{[^{}]{0,300}\}'
+)
+_NEW_SENTENCE = re.compile(r'[.?!]\s+[A-Z]?[a-z]{2,}')
+_GOES_ON = re.compile(
+    r'\s*(?:[-+*/=^<>,0-9]|\\(?:cdot|times|div|frac|binom|cdots|approx|[lg]eq?)\b)'
+)
+_LATER_VERB = re.compile(rf'.*\b{_VERB}\s+[*_`]*(?=[-+$(\[\u20ac\u00a3]*\s*[0-9\\.])', re.DOTALL)
 _CLAUSE = re.compile(
     r'(?:,|\s+and|\s+but)\s+not\b.*|,?\s+(?:because|since|which|where|so|hence|therefore|'
     r'as (?:we|required|desired|needed|shown))\b.*',
@@ -105,18 +115,23 @@ def extract_answer(text: str, markers: Collection[Marker] = MARKERS) -> str | No
     text = without_end_tokens(text.rpartition('</think>')[2])
     phrases = _phrases(text, markers)
     last_phrase = phrases[-1].start() if phrases else -1
+    doubtful = None
     for mark in reversed(list(_MARK.finditer(text))):
         if not _is_enabled(text, mark, markers=markers):
             continue
-        if not _is_heading(text, mark, has_phrase=last_phrase > mark.start()):
+        if _is_heading(text, mark, has_phrase=last_phrase > mark.start()):
+            continue
+        if not _may_be_heading(text, mark):
             return _after_mark(text, mark, markers)
+        doubtful = doubtful or _after_mark(text, mark, markers)
     if not phrases:
-        return _at_the_end(text, markers)
+        return _at_the_end(text, markers) or doubtful
     last = _after_phrase(text, phrases[-1], markers)
     if last is None or not _is_remark(last):  # None: the text ends in an unfinished phrase
         return last
     earlier = (_after_phrase(text, phrase, markers) for phrase in phrases[-2::-1])
-    return next((answer for answer in earlier if answer and not _is_remark(answer)), last)
+    answers = (answer for answer in earlier if answer and not _is_remark(answer))
+    return next(answers, doubtful or last)
 
 
 def without_end_tokens(text: str) -> str:
@@ -167,6 +182,14 @@ def _is_heading(text: str, mark: re.Match, *, has_phrase: bool) -> bool:
     if not _HEADING.match(line):
         return False
     return has_phrase or line[0].isdigit() and bool(later.strip())
+
+
+def _may_be_heading(text: str, mark: re.Match) -> bool:
+    """Returns True for `####`, words, and more text below: a heading if there is another answer."""
+    if mark['box'] or mark[0] == '<answer>':
+        return False
+    line, _, later = text[mark.end() : mark.end() + WINDOW].partition('\n')
+    return bool(_HEADING.match(line.strip(' *_')) and later.strip())
 
 
 def _after_mark(text: str, mark: re.Match, markers: Collection[Marker]) -> str | None:
@@ -230,7 +253,13 @@ def _after_phrase(text: str, phrase: re.Match, markers: Collection[Marker]) -> s
     opening = _OPENING.match(text, adverb.end() if adverb else phrase.end())
     if '\n' in opening[0] and 'next_line' not in markers:
         return None
-    return _sentence(text[opening.end() : opening.end() + WINDOW]) or None
+    rest = text[opening.end() : opening.end() + WINDOW]
+    if re.search(r'answers?\s+(?:to|for|of|in|that)\b', phrase[0], re.IGNORECASE):
+        # `The answer to how many are left is 7`: the phrase ends at the first of the verbs.
+        sentence = rest[: _sentence_end(rest.partition('\n')[0])]
+        if re.match(r'[a-z]{2,}', rest) and (later := _LATER_VERB.match(sentence)):
+            rest = rest[later.end() :]
+    return _sentence(rest) or None
 
 
 def _sentence(rest: str) -> str:
@@ -240,7 +269,25 @@ def _sentence(rest: str) -> str:
             content, closing, _ = rest[2:].partition(end)
             return content.strip() if closing else ''
     line = rest.partition('\n')[0]
-    return _without_emphasis(_CLAUSE.sub('', _SENTENCE_END.split(line, maxsplit=1)[0]))
+    return _without_emphasis(_CLAUSE.sub('', line[: _sentence_end(line)]))
+
+
+def _sentence_end(line: str) -> int:
+    """Returns the place where the first sentence of a line ends, outside its mathematics."""
+    spans = [
+        match.span()
+        for match in _MATHS_SPAN.finditer(line)
+        if match[0][0] != '$' or not _NEW_SENTENCE.search(match[0])
+    ]
+    for end in _SENTENCE_END.finditer(line):
+        place = end.start()
+        goes_on = _GOES_ON.match(line, end.end())
+        factorial = end[0] == '!' and re.match(r'[0-9)}\]]', line[place - 1 : place])
+        if goes_on and (factorial or line[place - 2 : place] == '..'):
+            continue
+        if not any(start < place < stop for start, stop in spans):
+            return place
+    return len(line)
 
 
 def _without_emphasis(text: str) -> str:

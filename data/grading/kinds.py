@@ -135,7 +135,7 @@ def _read_value(text: str, letters: bool) -> Reading:
 def _chain(text: str, letters: bool) -> Reading | None:
     """Reads `3 + 4 = 7`, whose parts are numbers, as its last part; None for anything else."""
     parts = [part.strip() for part in text.split('=')]
-    if len(parts) < 2 or len(parts) > 6 or re.search(r'[<>!]|\\[lgn]e(?![a-z])', text):
+    if len(parts) < 2 or len(parts) > 6 or re.search(r'[<>]|!=|\\[lgn]e(?![a-z])', text):
         return None
     name = parts.pop(0) if re.fullmatch(r'[A-Za-z]', parts[0]) and len(parts) > 2 else ''
     trees = [expressions.parse(quantities.split_unit(part).core) for part in parts]

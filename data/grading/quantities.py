@@ -142,7 +142,7 @@ def _strip_beside(text: str) -> str:
     if hedge and re.match(r'[-+.0-9\\$\u20ac\u00a3\u20b9\u00a5(]|[A-Z]{3} ', text[hedge.end() :]):
         text = text[hedge.end() :]
     while re.search(r'[0-9\\]', text) and (remark := _REMARK.search(text)):
-        if not re.search(r'[0-9\\}]', text[: remark.start()]):
+        if not re.search(r'[0-9\\}]', text[: remark.start()]) or unit_words.doubt(remark[0]):
             break
         text = text[: remark.start()]
     return text.strip()

@@ -59,6 +59,21 @@ def equal_sides(first: str, second: str) -> bool | None:
     return False if outcomes and all(False in outcome for outcome in outcomes) else None
 
 
+def both_values(text: str) -> tuple[str, str] | None:
+    r"""Returns the two values of an expression with `\pm`; None if it has none or is a relation.
+
+    All signs of one value are the upper ones, or the lower ones: `\mp` is the opposite of `\pm`.
+    Several `\pm` without `\mp` may be independent, so that they are more values: None.
+    """
+    written = _PLUS_MINUS.findall(text)
+    if not written or len(written) > 1 and 'mp' not in written:
+        return None
+    if _RELATION.search(text) or re.search('[,;]', text):
+        return None
+    signs = {'pm': '+-', 'mp': '-+'}
+    return tuple(_PLUS_MINUS.sub(lambda m, k=k: signs[m[1]][k], text) for k in (0, 1))
+
+
 def signs_differ(first: str, second: str) -> bool:
     r"""Returns True if one text has `\mp` and the other has not as many."""
     return len(re.findall(r'\\mp(?![A-Za-z])', first)) != len(
@@ -72,8 +87,23 @@ def is_range(text: str) -> bool:
 
 
 def two_readings(text: str) -> bool:
-    """Returns True for a product after a slash: `1/2x` may be half of x, or 1 over 2x."""
-    return bool(_SLASH.search(text))
+    """Returns True for a product after a slash, and for a power that may be real or complex.
+
+    `1/2x` may be half of x, or 1 over 2x; `(-8)^{1/3}` may be -2 or a complex number.
+    """
+    pieces = [piece.strip() for piece in _PIECES.split(text)] if '^' in text else []
+    trees = map(expressions.parse, pieces)
+    return bool(_SLASH.search(text)) or any(tree and _has_two_powers(tree) for tree in trees)
+
+
+def _has_two_powers(tree: Tree) -> bool:
+    """Returns True if a tree has a negative constant with a fraction as exponent."""
+    if tree[0] == 'power' and not numerics.variables(tree[1]):
+        base, exponent = (numerics.exact_value(part) for part in tree[1:])
+        base = numerics.precise_value(tree[1]) if base is None else base
+        if base is not None and exponent is not None and exponent.denominator != 1:
+            return bool(mpmath.im(base) == 0 and mpmath.re(base) < 0)
+    return any(_has_two_powers(part) for part in tree[1:] if isinstance(part, tuple))
 
 
 def _sides(text: str) -> tuple[list[Tree | None], list[str]]:

@@ -54,6 +54,11 @@ radish goldfish shellfish starfish jellyfish catfish swordfish polish
 _NOUNS = frozenset(_NOUN_WORDS.split())
 
 
+def doubt(text: str) -> bool:
+    """Returns True if a remark on a number denies or doubts it: `5 (wrong)`, `5 (not)`."""
+    return bool({*_DOUBTS.split(), 'not', 'no', 'never'} & set(re.findall('[a-z]+', text.lower())))
+
+
 def may_be_unit(word: str) -> bool:
     """Returns True if a word in small letters may be a unit or a noun that a number counts."""
     if word.startswith(('half-', 'quarter-')):

@@ -6,6 +6,7 @@ template `elenchus` also those of conversations, such as critique.
 """
 
 import json
+from typing import Any
 
 from elenchus.data import records
 from elenchus.data.text import chat_templates
@@ -44,11 +45,11 @@ def chat_template(template: Template) -> str:
 def _published(template: Template) -> str:
     """Returns the published text of a derived template, with its variables and system message."""
     settings = ''.join(
-        f'{{%- set {name} = {json.dumps(value)} -%}}' for name, value in template.source.variables
+        f'{{%- set {name} = {_literal(value)} -%}}' for name, value in template.source.variables
     )
     if template.system == template.default_system:
         return settings + template.source.text
-    message = f'{{"role": "system", "content": {json.dumps(template.system)}}}'
+    message = f'{{"role": "system", "content": {_literal(template.system)}}}'
     return (
         settings
         + '{%- if not (messages and messages[0].role == "system") -%}'
@@ -63,7 +64,7 @@ def _system(template: Template) -> str:
     has_system = 'messages and messages[0].role == "system"'
     if frame is None:
         refusal = f'{template.name} has no system message'
-        own = f'{{{{- raise_exception({json.dumps(refusal)}) -}}}}'
+        own = f'{{{{- raise_exception({_literal(refusal)}) -}}}}'
     else:
         start = template.start if template.system_start is None else template.system_start
         message = f'{_text((*start, *frame.header))} ~ messages[0].content'
@@ -80,15 +81,20 @@ def _role_headers(template: Template) -> str:
     names |= {role: role for role in records.TURN_ROLES}
     written = [role for role, name in names.items() if name in records.PLAYER_OF_ROLE]
     return (
-        f'{{%- set names = {json.dumps(names)} -%}}'
+        f'{{%- set names = {_literal(names)} -%}}'
         '{%- for message in messages -%}'
         '{{- "<" ~ names[message.role] ~ "> " ~ message.content -}}'
-        f'{{%- if message.role in {json.dumps(written)} -%}}{{{{- {_text(template.ending)} -}}}}'
+        f'{{%- if message.role in {_literal(written)} -%}}{{{{- {_text(template.ending)} -}}}}'
         '{%- endif -%}{%- endfor -%}'
         '{%- if add_generation_prompt -%}{{- "<attempt>" -}}{%- endif -%}'
     )
 
 
+def _literal(value: Any) -> str:
+    """Returns a value as jinja writes it; jinja does not join escaped halves of a character."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _text(pieces: Pieces) -> str:
     """Returns pieces as a jinja string, special tokens by their names."""
-    return json.dumps(chat_templates.text_of(pieces))
+    return _literal(chat_templates.text_of(pieces))

@@ -20,6 +20,10 @@ TRUE = [
     '100% - 20% = 80%', '50 * 20% = 10', '10/3 = 3.33', '2/3 = 0.667', '20 / 0.5 = 40', '.5*4=2',
     '5 apples + 3 apples = 8 apples', '5 plus 3 equals 8', '5 times 3 is 15', '7 minus 2 makes 5',
     '5 multiplied by 3 is equal to 15', '5 + 3 is a total of 8', '1/2 * 1/2 = 1/4', '3 × 4 = 12',
+    '25% + 25% = 50', '25% + 25% = 50%', '20/50*100 = 40%', '1/3 = 33.3%', '2cm * 3 = 6cm',
+    r'3\frac{1}{2} + 1 = 4.5', r'2 \times 3\dfrac{1}{2} = 7', r'5 - 3 \frac{1}{2} = 1.5',
+    '5 - 3 = 2 apples and 3 pears', 'It is 5 because 2 + 3 = 5', '4 + 2 = 6 for 2 tubs',
+    '15-10 = 5',
     '**5 + 3 = 8**', '- 5 + 3 = 8', '1. 5 + 3 = 8', 'The cost is $2.50 * 4 = $10.00', '3*4==12',
 ]  # fmt: skip
 
@@ -32,7 +36,8 @@ FALSE = [
     '10/3 = 3.43', '(5+3)*2 = 13', '5(3) = 18', '-5 + 3 = 2', '2^3 = 6', '87-24-45=19',
     '8 - 5 = 13',
     'The cost is $2.50 * 4 = $10.50', '2.25 * 3 = 6.85', '5 times 3 is 18', '12 ÷ 4 = 4',
-    '**5 + 3 = 9**',
+    '**5 + 3 = 9**', r'3\frac{1}{2} + 1 = 5.5', '10-15 = -6', '15-10 = 6', '2cm * 3 = 7cm',
+    '87-24 = 62',
     'Then 7*8=54, so 54 are left.', 'So 2 * 3 + 4 = 14', '100% - 20% = 70',
 ]  # fmt: skip
 
@@ -40,6 +45,9 @@ OPEN = [
     '30 minutes * 2 = 1 hour', '25 cents * 4 = $1', '50 - 20% = 40', '17/5 = 3', '17/5 = 4',
     '20/3 = 6.66', '25 / 1/3 = 75', '1/2 cup = 4 ounces', '5 * 3 = $15,000', 'Half of 10 + 2 = 6',
     '5 dozen + 12 = 72', 'On day 1 * 2 = 20', '17/5 = 2 remainder 7', 'About 5*3 = 16', '5*3 ≈ 16',
+    'aged 45-54 is 145', 'pages 10-15 = 6 pages', 'From 2010-2015 = 5 years',
+    '8% * 50 = $400', '$40 * 15% = $600', '30%*30%=900%', '20% of 50 = 1000', '15% * 200 = 3000',
+    '12% * 30 + 5 = 365', '5% of 33 = 165.0', r'9/2 = 4\frac{1}{2}', r'2.5\frac{1}{2} + 1 = 3',
     'the square of 5 + 3 = 28', '2/5 is equal to 12', 'It is not 5 + 3 = 9',
 ]  # fmt: skip
 
@@ -48,7 +56,12 @@ NONE = [
     'He left at 6:00+18 = 12:00', '2:3 = 8:12',
     '5 times 3 is 15 more than 2', 'Let n be 5', '25 classmates + his 1 teacher + 1 himself = 27',
     '5 feet = 60 inches', 'ages 5-10', 'LCM[2,9]=18', '0900-0130 = 0730', 'a4 + 3 = 9',
-    '', '=', '5 +',
+    '', '=', '5 +', '49 - 3ab = 6', '65 + 2xy = 105', '20 - 4ac = 9', '12 + 3pi = 21',
+    '3ab + 4 = 7',
+    '5 feet 3 inches + 4 inches = 5 feet 7 inches', '3 weeks 5 days - 1 day = 3 weeks 4 days',
+    '20 + 47 = 5 feet 7 inches', '60 + 7 = 5 feet and 7 inches', '8 AM + 5 hours = 1 PM',
+    "11 o'clock + 2 hours = 1 o'clock", '11 am + 2 = 1 pm', '5 feet 3 inches + 4 inches = 7 feet',
+    f'{"1" * 41} + 1 = 5', f'1 + 1 = {"9" * 4400}',
     '5 + = 3', '+ . 84 + .82 = 2.46', 'f(3) = 9', '5! = 120', '5 + x = 9', '8.333... * 3 = 25',
     'x*(5+3) = 9', '5 < 3 + 4', '3 + 4 > 5',
 ]  # fmt: skip
@@ -182,3 +195,9 @@ def test_a_written_tree_is_read_as_itself(node):
 )
 def test_numbers_of_a_question_in_every_spelling(text, value):
     assert Fraction(value) in sources.numbers_of(text)
+
+
+def test_a_number_of_thousands_of_digits_is_in_no_set_and_no_quote():
+    text = f'She has {"7" * 4400} nuts, {"1," + ",".join(["234"] * 1500)} pears and 5 apples.'
+    assert sources.numbers_of(text) == {Fraction(5), Fraction(1), Fraction(234)}
+    assert sources.quote(text, Fraction(5)) is not None

@@ -1,6 +1,7 @@
 """Answers against references, kind by kind: what is right, and what must never be."""
 
 import string
+import time
 
 import pytest
 from hypothesis import assume, given, settings
@@ -124,3 +125,156 @@ def test_a_mutated_answer_is_never_right(reference, random):
         assume(mutated != reference)
         if mutated is not None:
             assert decide(mutated, reference) is not Verdict.RIGHT
+
+
+BRANCHES = [
+    ('|x+5|', 'x+5'), ('|xy|', 'xy'), ('x+5', r'\sqrt{x^2+10x+25}'), ('1', r'\frac{|xy|}{xy}'),
+    (r'\ln((x+6)^2)', r'2\ln(x+6)'), ('|x+100000|', 'x+100000'), (r'\sqrt[4]{(x+7)^4}', 'x+7'),
+    ('((x+6)^2)^{1/2}', 'x+6'), ('|x-0.0001|', '0.0001-x'), ('|abc|', 'abc'),
+    ('|x+20|+y', 'x+20+y'), ('|x^2-500|', 'x^2-500'), ('|x-3|+|x-4|', '|2x-7|'),
+    (r'\arcsin(\sin x)', 'x'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('answer, reference', [*BRANCHES, *(pair[::-1] for pair in BRANCHES)])
+def test_what_is_equal_only_for_some_signs_and_sizes_is_not_right(answer, reference):
+    assert decide(answer, reference) is not Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        *(('|5+x|', '|x+5|'), ('|xy|', '|x||y|'), (r'\sqrt{x^2}', '|x|'), ('|x-y|', '|y-x|')),
+        *(
+            (r'\sqrt{x^2+10x+25}', '|x+5|'),
+            (r'\sqrt{x+1}', '(x+1)^{1/2}'),
+            ('x^{3/2}', r'x\sqrt{x}'),
+        ),
+        *((r'\sqrt[3]{x}', 'x^{1/3}'), (r'\frac{\sqrt{2x}}{2}', r'\sqrt{\frac{x}{2}}')),
+        *(('1+\\ln x', r'\ln x+1'), (r'\sqrt[3]{-x}', r'-\sqrt[3]{x}'), ('3|a|b', 'b|3a|')),
+        *((r'\sqrt[3]{-8}', '-2'), (r'\sqrt[3]{-2}', r'-\sqrt[3]{2}'), (r'\sqrt[5]{-32}', '-2')),
+        *((r'1+\sqrt[3]{-27}', '-2'), (r'\sqrt[3]{-\frac{8}{27}}', r'-\frac23')),
+    ],
+)
+def test_roots_and_absolute_values_that_are_equal_everywhere_are_right(answer, reference):
+    assert decide(answer, reference) is decide(reference, answer) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        *(
+            ('(-8)^{1/3}', '-2'),
+            (r'(-27)^{\frac{2}{3}}', '9'),
+            (r'(-2)^{\frac13}', r'-\sqrt[3]{2}'),
+        ),
+        *(('(-8)^{1/3}, 1', '-2, 1'), ('1+(-8)^{1/3}', '-1'), ('(-4)^{0.5}', '2i')),
+    ],
+)
+def test_a_power_with_a_real_and_a_complex_reading_is_unsure(answer, reference):
+    assert decide(answer, reference) is decide(reference, answer) is Verdict.UNSURE
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [
+        r'\tan(10^{9000})+\tan(10^{9001})',
+        '+'.join(rf'\tan(10^{{{n}}})' for n in range(9000, 9020)),
+        '+'.join(rf'e^{{{n}}}-\pi^{{{n}}}' for n in range(9000, 9015)),
+        '+'.join(rf'\sqrt{{{n}!}}' for n in range(4980, 5000)),
+        '|x+1|' + '+|x+y+z|' * 20,
+        '|x+1|' + ''.join(rf'+\sqrt{{{k}+{c}^2}}' for k, c in enumerate('abcdefgh')),
+    ],
+)
+def test_a_comparison_in_this_process_takes_little_time(answer):
+    start = time.process_time()
+    decide(answer, f'1+{answer}-1')
+    decide(answer, 'x+1')
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        *(
+            (r'[2, +\infty)', r'[2,\infty)'),
+            ('+\u221e', r'\infty'),
+            ('(0, +\u221e)', r'(0,\infty)'),
+        ),
+        *((r'(-\infty, 3) \cup (5, +\infty)', r'(-\infty,3)\cup(5,\infty)'), ('x=+oo', 'x=+oo')),
+        *((r'\{1, +\infty\}', r'\{1,\infty\}'), (r'(-\infty,+\infty)', r'(-\infty,\infty)')),
+    ],
+)
+def test_a_plus_before_infinity_changes_nothing(answer, reference):
+    assert decide(answer, reference) is decide(reference, answer) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        *(
+            (r'[2, -\infty)', r'[2,\infty)'),
+            (r'(2, +\infty)', r'[2,\infty)'),
+            (r'+\infty', r'-\infty'),
+        ),
+        *((r'1+\infty', '1'), (r'(-\infty, 3)', r'(+\infty, 3)'), (r'(3,+\infty]', r'(3,\infty)')),
+    ],
+)
+def test_the_sign_of_infinity_and_its_bracket_count(answer, reference):
+    assert decide(answer, reference) is not Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        (r'\frac{1 \pm \sqrt{5}}{2}', r'\frac{1+\sqrt5}{2}, \frac{1-\sqrt5}{2}'),
+        (r'2 \pm \sqrt3', r'\{2-\sqrt3, 2+\sqrt3\}'),
+        (r'\frac{-3 \mp 1}{2}', '-1, -2'),
+        (r'\pm 2', '2, -2'),
+        (r'1\pm(2\mp1)', '2, -2'),
+        (r'\frac{-b \pm c}{2}', r'\frac{c-b}{2}, \frac{-c-b}{2}'),
+    ],
+)
+def test_plus_minus_is_its_two_values(answer, reference):
+    assert decide(answer, reference) is decide(reference, answer) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [
+        (r'\frac{1 \pm \sqrt{5}}{2}', r'\frac{1+\sqrt5}{2}, \frac{1-\sqrt3}{2}'),
+        (r'2 \pm \sqrt3', r'2+\sqrt3'),
+        (r'2 \pm \sqrt3', r'(2-\sqrt3, 2+\sqrt3)'),
+        (r'\pm 2', '2, -2, 0'),
+        (r'\pm 2', '2, 2'),
+        (r'1\pm(2\pm1)', '2, 0'),
+        (r'\pm a \pm b', 'a-b, b-a'),
+        (r'\pm a \pm b', 'a+b, -a-b'),
+        (r'1\pm(2\mp1)', '2, 0'),
+    ],
+)
+def test_plus_minus_is_no_other_values(answer, reference):
+    assert decide(answer, reference) is not Verdict.RIGHT
+    assert decide(reference, answer) is not Verdict.RIGHT
+
+
+def test_a_chain_with_a_factorial_is_its_last_part():
+    assert decide('$5! = 120$', '120') is Verdict.RIGHT
+    assert decide('$5! = 121$', '121') is Verdict.UNSURE
+
+
+@pytest.mark.parametrize('answer', ['6 PM', '6:00 PM', '6 p.m.', r'6\text{ a.m.}', '06:00 pm'])
+def test_a_time_on_the_hour_is_the_hour_of_a_reference_without_unit(answer):
+    assert decide(answer, '6') is Verdict.RIGHT
+    assert decide('6', answer) is Verdict.UNSURE
+    assert decide(answer, '7') is decide(answer, '6.5') is Verdict.WRONG
+
+
+def test_an_hour_that_may_be_meant_is_unsure():
+    assert decide('6:00', '6') is decide('18:00', '18') is Verdict.UNSURE
+    assert decide('6:30', '6') is decide('6:30 PM', '6') is Verdict.WRONG
+
+
+@pytest.mark.parametrize('remark', ['wrong', 'not', 'maybe', 'not sure', 'a guess', 'incorrect'])
+def test_a_number_whose_remark_doubts_it_is_not_right(remark):
+    assert decide(f'5 ({remark})', '5') is not Verdict.RIGHT

@@ -194,3 +194,16 @@ def test_role_headers_are_written_for_every_role():
     sides = [{'role': 'user', 'content': 'ben'}, {'role': 'assistant', 'content': 'eve'}]
     assert render(messages=sides) == '<question> ben<attempt> eve</s>'
     assert render(messages=sides[:1], add_generation_prompt=True) == '<question> ben<attempt>'
+
+
+@pytest.mark.parametrize(
+    'message', ['Think \U0001f600', '\u03c0 \u2264 4', 'a\u2028b "c" \\x \x01']
+)
+@pytest.mark.parametrize('name', WITH_SYSTEM)
+def test_any_character_of_a_system_message_stays_as_it_is(name, message):
+    jinja2 = pytest.importorskip('jinja2')
+    template = chat_templates.with_system(chat_templates.TEMPLATES[name], message)
+    text = jinja_templates.chat_template(template)
+    question = [{'role': 'user', 'content': 'Why?'}]
+    rendered = jinja2.Environment().from_string(text).render(messages=question)
+    assert message in rendered and rendered.encode()

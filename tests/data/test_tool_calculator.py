@@ -31,6 +31,8 @@ from elenchus.data.tools import calculator
         ('7', '7'),
         ('3 times 4', '12'),
         ('\\frac{1}{2} + 1', '1.5'),
+        ('3\\frac{1}{2} + 1', '4.5'),
+        ('-3 \\dfrac{1}{2} * 2', '-7'),
     ],
 )
 def test_a_value_is_exact_or_rounded_where_it_has_no_end(text, value):
@@ -41,6 +43,7 @@ def test_a_value_is_exact_or_rounded_where_it_has_no_end(text, value):
     'text',
     [
         *('', 'abc', '3 4', '3 +', '+', '(3', '1/0', '2^100', '9^12^12', '1e5*2', '3 = 3', '2 < 3'),
+        *('2.5\\frac{1}{2}', '3ab + 1', '12 + 3pi', '5 feet 3 inches + 4 inches'),
         *("__import__('os')", '(' * 99 + '1', '-' * 99 + '1', '1' + '+1' * 200, '9' * 201, '\0'),
     ],
 )

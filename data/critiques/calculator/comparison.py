@@ -13,14 +13,16 @@ def compare(
     """Compares a computation with the number that stands for its result.
 
     True if they are equal, or equal after rounding to the digits that the result shows. None if
-    digits were cut off, or may have been lost in decimals that are not `exact_values`; or if the
-    result is whole and a remainder was dropped.
+    digits were cut off, or may have been lost in decimals that are not `exact_values`; if the
+    result is whole and a remainder was dropped; or if they are equal only where percent signs are
+    not taken literally, as in `20% of 50 = 1000`.
     """
     exact, shown = computed.value, right.value
     if exact is None or shown is None:
         return None
-    if shown in _readings(computed, exact, right):
-        return True
+    readings, certain = _readings(computed, exact, right), _certain(computed, exact, right)
+    if shown in readings:
+        return True if shown in certain else None
     if not right.is_number:
         return False
     # `50 - 20%` may mean 20 % of 50.
@@ -28,10 +30,11 @@ def compare(
     if len(kinds) > 1 and set(computed.operators) & {'+', '-'}:
         return None
     unit = Fraction(1, 10 ** right.leaves[0].decimals) / (100 if in_percent(right) else 1)
-    distance = min(abs(reading - shown) for reading in _readings(computed, exact, right))
-    terminates = any(_has_decimals(v, right) for v in _readings(computed, exact, right))
+    distance = min(abs(reading - shown) for reading in readings)
+    terminates = any(_has_decimals(v, right) for v in readings)
     if distance < unit and not terminates:
-        return True if right.leaves[0].decimals and 2 * distance <= unit else None
+        near = 2 * min(abs(reading - shown) for reading in certain) <= unit
+        return True if right.leaves[0].decimals and near else None
     low, high = _range(computed, exact_values)
     return None if low - unit < shown < high + unit and low < high else False
 
@@ -46,6 +49,17 @@ def _readings(computed: Expression, exact: Fraction, right: Expression) -> tuple
         value = expressions.evaluate(computed.node, bare)
         readings += [] if value is None else [value, value / 100]
     return tuple(readings)
+
+
+def _certain(computed: Expression, exact: Fraction, right: Expression) -> tuple[Fraction, ...]:
+    """Returns the readings that state no falsehood: literal, and those of customary spellings.
+
+    Customary are a result in percent, `20/50*100 = 40%`, and sums of percentages, `25% + 25% = 50`.
+    """
+    percents = [leaf.percent for leaf in computed.leaves]
+    is_sum = all(percents) and set(computed.operators) <= {'+', '-'}
+    loose = in_percent(right) if not any(percents) else is_sum
+    return _readings(computed, exact, right) if loose else (exact,)
 
 
 def in_percent(right: Expression) -> bool:

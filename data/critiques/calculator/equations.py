@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 
-from elenchus.data.critiques.calculator import comparison, expressions, tokens
+from elenchus.data.critiques.calculator import comparison, expressions, tokens, units
 from elenchus.data.critiques.calculator.expressions import Expression, Fraction
 from elenchus.data.critiques.calculator.tokens import Token
 
@@ -100,7 +100,7 @@ def _equations(segment: list[Token], exact_values) -> Iterator[Equation]:
         if first is None or parser.at == at:
             at += 1
             continue
-        chain, units = [first], list(parser.unit_places)
+        chain = [first]
         start, at, about = at, parser.at, False
         while sign := _equality(segment, at, first=chain[0], length=len(chain)):
             parser = expressions.Parser(segment, sign[0])
@@ -112,12 +112,12 @@ def _equations(segment: list[Token], exact_values) -> Iterator[Equation]:
                 break
             about = about or sign[1]
             chain.append(following)
-            units += parser.unit_places
             at = parser.at
         if len(chain) > 1 and not _is_broken(segment, start, at):
             doubtful = about or _is_doubtful(segment, start)
+            doubtful = doubtful or _is_range(segment[start : start + 3], chain)
             judged = _judge_chain(chain, exact_values, doubtful=doubtful)
-            yield from map(_without_conversion, judged) if _has_two_units(segment) else judged
+            yield from map(_without_conversion, judged) if units.has_two(segment) else judged
 
 
 def _is_bullet(segment: list[Token]) -> bool:
@@ -179,6 +179,8 @@ def _is_broken(segment: list[Token], start: int, end: int) -> bool:
     after = segment[end] if end < len(segment) else None
     if after and after.kind in ('operator', 'number', 'other', 'equals', '('):
         return True
+    if units.has_compound(segment, start, end) or units.has_clock_time(segment, start, end):
+        return True
     bullet = start == 1 and _is_bullet(segment)
     signs = [token for token in segment[:start] if token.kind not in ('word', 'verb')]
     if signs and signs[-1].kind == 'operator' and not bullet:
@@ -186,6 +188,15 @@ def _is_broken(segment: list[Token], start: int, end: int) -> bool:
     if before and before.kind == '(':
         return after is None or after.kind != ')'
     return bool(before) and before.kind in ('number', 'other', ')')
+
+
+def _is_range(span: Sequence[Token], chain: Sequence[Expression]) -> bool:
+    """Whether two numbers may be a range, as in `pages 10-15 = 6 pages`, and no difference."""
+    computed, result = chain[0], chain[1].value
+    if computed.node != ('-', 0, 1) or computed.values[0] >= computed.values[1]:
+        return False
+    adjacent = all(token.end == after.start for token, after in itertools.pairwise(span))
+    return adjacent and (result is None or result >= 0)
 
 
 _DOUBTFUL = frozenset(
@@ -229,39 +240,6 @@ def _is_doubtful(segment: list[Token], start: int) -> bool:
         for token, after in itertools.pairwise(segment)
     )
     return linked or attached or word in _LABELS
-
-
-_MEASURES = {
-    unit: kind
-    for kind, units in {
-        'time': 'second seconds sec secs minute minutes min mins hour hours hr hrs day days week '
-        'weeks month months year years decade decades',
-        'money': '$ dollar dollars cent cents quarter quarters dime dimes nickel nickels penny '
-        'pennies € £ pound pence',
-        'length': 'inch inches foot feet ft yard yards mile miles mm cm m km meter meters metre '
-        'metres centimeter centimeters kilometer kilometers millimeter millimeters',
-        'mass': 'ounce ounces oz pounds lb lbs ton tons gram grams g kg kilogram kilograms mg '
-        'milligrams',
-        'volume': 'cup cups pint pints quart quarts gallon gallons liter liters litre litres ml '
-        'milliliters milliliter millilitres tablespoon tablespoons teaspoon teaspoons',
-    }.items()
-    for unit in units.split()
-}
-"""Unit -> the quantity it measures; solutions convert between units of one without saying so."""
-
-
-def _has_two_units(segment: list[Token]) -> bool:
-    """Whether the clause has two units of one quantity, as in `2 * 30 minutes = 1 hour`."""
-    units: dict[str, set[str]] = {}
-    for token in segment:
-        names = [token.text.lower()] if token.kind == 'word' else []
-        if token.kind == 'number' and token.text[0] in '$€£':
-            names = [token.text[0]]
-        for name in names:
-            if name in _MEASURES:
-                stem = {'$': 'dollar', 'feet': 'foot', 'inches': 'inch'}.get(name, name)
-                units.setdefault(_MEASURES[name], set()).add(stem.rstrip('s'))
-    return any(len(stems) > 1 for stems in units.values())
 
 
 def _without_conversion(equation: Equation) -> Equation:

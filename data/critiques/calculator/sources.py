@@ -13,6 +13,7 @@ CONSTANTS = frozenset(
 
 _WORD = re.compile(r'[A-Za-z]+')
 _NUMBER = re.compile(r'\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d*\.\d+|\d+')
+_TOO_LONG = re.compile(rf'\d{{{tokens.MAX_DIGITS + 1},}}')
 _MIXED = re.compile(r'(?:(\d+)\s*(?:and\s+)?)?(\d+)\s*/\s*(\d+)')
 _CLOSE = re.compile(r'[.;?!]\s|\n|,\s|\s(?:and|but|then|so|who|which|that|if|when)\s')
 MAX_QUOTE = 60
@@ -23,7 +24,9 @@ def numbers_of(text: str) -> set[Fraction]:
 
     Rather one too many: what is not in the set is certainly not in the text.
     """
-    numbers = {Fraction(match[0].replace(',', '')) for match in _NUMBER.finditer(text)}
+    text = _TOO_LONG.sub(' ', text)
+    matches = [match[0].replace(',', '') for match in _NUMBER.finditer(text)]
+    numbers = {Fraction(match) for match in matches if len(match) <= tokens.MAX_DIGITS}
     numbers |= {Fraction(digits) for digits in re.findall(r'\d+', text)}
     for whole, top, bottom in _MIXED.findall(text):
         if int(bottom):
@@ -63,7 +66,8 @@ def quote(question: str, value: Fraction) -> str | None:
     places = [
         match
         for match in _NUMBER.finditer(question)
-        if Fraction(match[0].replace(',', '')) == value
+        if len(match[0]) <= tokens.MAX_DIGITS
+        and Fraction(match[0].replace(',', '')) == value
         and not re.match(r'\s*[/:]|%', question[match.end() :])
     ]
     if len(places) != 1:

@@ -53,8 +53,10 @@ MULTIPLES = {
 
 ANNOTATION = re.compile(r'<<([^<>]*)>>')
 _GROUPED = r'\d{1,3}(?:,\d{3})+(?!\d)|\d+'
+_FRAC = r'\\(?:[dtc])?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}'
+_MIXED = re.compile(rf'([\w.,^{{}})]*\d)\s*{_FRAC}')
 _LATEX = (
-    (re.compile(r'\\(?:d|t)?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}'), r'((\1)/(\2))'),
+    (re.compile(r'\\(?:d|t|c)?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}'), r'((\1)/(\2))'),
     (re.compile(r'\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}'), r' \1 '),
     (re.compile(r'\\(?:times|cdot)(?![A-Za-z])'), '*'),
     (re.compile(r'\\div(?![A-Za-z])'), '/'),
@@ -90,7 +92,7 @@ _NOUN_IN_PARENTHESES = re.compile(r'\((\s*[A-Za-z][A-Za-z /]*)\)')
 
 def prose(line: str) -> str:
     """Returns a line without its `<<48/2=24>>`, and with LaTeX in plain signs."""
-    text = ANNOTATION.sub('', line)
+    text = _MIXED.sub(_mixed, ANNOTATION.sub('', line))
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
     return text
@@ -105,6 +107,12 @@ def tokenize(line: str) -> list[Token]:
     for match in _TOKEN.finditer(line):
         tokens.append(_token(match, line, tokens[-1] if tokens else None))
     return tokens
+
+
+def _mixed(match: re.Match) -> str:
+    """Returns a mixed number such as `3\\frac{1}{2}` as a sum; a doubtful one as no number."""
+    whole, top, bottom = match.groups()
+    return f'({whole}+{top}/{bottom})' if whole.isdigit() else f'{whole}_(({top})/({bottom}))'
 
 
 def _sign_of_word(match: re.Match) -> str:
@@ -131,7 +139,16 @@ def _token(match: re.Match, line: str, before: Token | None) -> Token:
     return Token(names.get(kind, kind), text, *place)
 
 
-_NAME_END = re.compile(r"(?![xX]\s*[\d($])[A-Za-z](?![A-Za-z])|(?:st|nd|rd|th)\b|[_'²³]|\.\.")
+_NAME_END = re.compile(r"(?![xX]\s*[\d($])([A-Za-z]+)|[_'²³]|\.\.")
+_UNITS = """
+mm cm km kg mg ml lb lbs oz ft yd mi in inch inches feet hr hrs min mins sec secs mph kph kmh hours
+minutes days weeks months years miles dollars cents meters grams of
+"""
+_ATTACHED_UNITS = frozenset(_UNITS.split())
+"""Words that may follow a number without a space; other letters are variables, as in `3ab`."""
+
+MAX_DIGITS = 40
+"""Digits of the longest number that is read; a longer one is not judged."""
 
 
 def _number(match: re.Match, line: str) -> Token:
@@ -139,8 +156,9 @@ def _number(match: re.Match, line: str) -> Token:
     before = line[match.start() - 1 : match.start()]
     after = line[match.end() :]
     # A number next to a letter is part of a name or a term: `A4`, `2x`, `5k`; `0130` is a time.
-    is_name = before.isalpha() or before == '_' or _NAME_END.match(after)
-    if is_name or re.match(r'0\d', digits):
+    name = _NAME_END.match(after)
+    is_name = before.isalpha() or before == '_' or name and name[1] not in _ATTACHED_UNITS
+    if is_name or re.match(r'0\d', digits) or len(digits) > MAX_DIGITS:
         return Token('other', match[0], match.start(), match.end())
     percent = bool(match['percent'])
     value = Fraction(digits) / (100 if percent else 1)
