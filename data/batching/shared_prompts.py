@@ -84,9 +84,8 @@ def _in_trained_turns(batch: Batch) -> np.ndarray:
     Samples may begin a turn with the same forced tokens. They are no prompt: a rule that reads the
     place of a token in its turn counts them.
     """
-    result = np.zeros(batch.tokens.shape, bool)
-    for row, (mask, turns, steps) in enumerate(
-        zip(batch.loss_mask, batch.turns, batch.steps, strict=True)
-    ):
-        result[row] = np.isin(turns, np.unique(turns[mask > 0])) & (steps > 0)
-    return result | (batch.loss_mask > 0)
+    is_trained = batch.loss_mask > 0
+    of_turn = np.zeros((len(batch.turns), batch.turns.max(initial=0) + 1), bool)
+    rows, columns = np.nonzero(is_trained)
+    of_turn[rows, batch.turns[rows, columns]] = True
+    return np.take_along_axis(of_turn, batch.turns, axis=1) & (batch.steps > 0) | is_trained

@@ -55,7 +55,7 @@ def test_a_verdict_earns_the_same_against_the_truth_of_the_answer(correct, says,
 
 
 def test_both_players_start_from_the_model_that_learnt_both_tasks():
-    s = settings()
+    s = settings(reinforce__critic_start='')
     players.check_stages(s)
     checks.check_lora(s)
     for player in ('actor', 'critic'):
@@ -68,6 +68,8 @@ def test_both_players_start_from_the_model_that_learnt_both_tasks():
     assert '\n' not in str(error.value)
     two = settings(reinforce__one_model=False)
     assert players.start_of(two, 'reinforce_both', 'actor') == 'actor'
+    for player in ('actor', 'critic'):  # on the lab, where the base does both
+        assert players.start_of(settings(), 'reinforce_both', player) == 'base'
 
 
 @pytest.mark.parametrize('is_one', [True, False])
@@ -78,7 +80,7 @@ def test_the_stage_loads_one_model_once(is_one):
         loads.append(folder)
         return object()
 
-    s = settings(reinforce__one_model=is_one)
+    s = settings(reinforce__one_model=is_one, reinforce__critic_start='')
     run_ = types.SimpleNamespace(
         settings=s,
         inputs=types.SimpleNamespace(train_problems=[], test_problems=[]),
@@ -101,7 +103,7 @@ def test_a_plan_has_one_state_and_its_reference():
 
 def test_off_it_is_the_alternation_of_two_models():
     base, config = method.lab.get_config('default'), rise.get_config('default')
-    for field in rise.CHANGES:
+    for field in rise.CHANGES | rise.LAB:
         node, original = config, base
         *sections, name = field.split('.')
         for section in sections:

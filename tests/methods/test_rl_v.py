@@ -151,5 +151,5 @@ def test_a_run_that_trains_no_critic_has_no_use_for_true_verdicts():
 
 def test_off_it_is_the_alternation_of_two_models():
     base, config = method.lab.get_config('default'), rl_v.get_config('default')
-    method_cases.undo(config, base, rl_v.CHANGES)
+    method_cases.undo(config, base, rl_v.CHANGES | rl_v.LAB)
     assert build.build(RunSettings, config) == build.build(RunSettings, base)

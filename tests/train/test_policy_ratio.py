@@ -5,6 +5,7 @@ import functools
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -43,7 +44,8 @@ def batch_of(weight, *, old, ref=-1.0):
 def loss_and_grads(objective, batch, logprobs):
     def loss(logprobs):
         sums = objective_lib.loss(objective, batch, logprobs=logprobs, entropy=0 * logprobs)
-        return sums.total / sums.weight, sums.metrics
+        # As a step divides: the divisor is 0 where every token is excluded.
+        return sums.total / jnp.maximum(sums.weight, 1e-8), sums.metrics
 
     return jax.value_and_grad(loss, has_aux=True)(logprobs)
 

@@ -251,5 +251,5 @@ def _check_path(config: Any, parts: list[str]) -> None:
             value = f'"{tuple(config[field])}"'
             _fail(f'--{path}.{part}: it is set as a whole, such as --{path}.{field}={value}')
         if index:
-            return
+            _fail(f'--{path}.{part}: {field} has no index; set --{path}.{field}')
         config, path = config[part], f'{path}.{part}'

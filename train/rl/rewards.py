@@ -13,7 +13,6 @@ from elenchus.data.records import Problem, Turn
 from elenchus.model.ranges import SignedCoefficient, checked
 from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
-from elenchus.train.rl.advantages import exact_mean
 
 
 class JudgedTurn(NamedTuple):
@@ -229,7 +228,9 @@ def fill_unknown(group: Sequence[TermValues]) -> list[dict[str, float]]:
 def known_mean(values: Sequence[float | None]) -> float | None:
     """Returns the mean of the values that are known, None without any."""
     known = [value for value in values if value is not None]
-    return exact_mean(known) if known else None
+    if known and all(value == known[0] for value in known):
+        return known[0]  # their sum may be rounded
+    return sum(known) / len(known) if known else None
 
 
 def total(settings: ActorRewards | CriticRewards, values: TermValues) -> float:

@@ -127,7 +127,7 @@ def hint(problem: Problem, share: float) -> str:
 
     The last line, which has the answer, is never one of them: of a single line nothing is left.
     """
-    lines = problem.solution.split('\n')
+    lines = problem.solution.rstrip().split('\n')
     return '\n'.join(lines[:-1][: max(1, int(share * len(lines)))])
 
 

@@ -46,6 +46,7 @@ MISTAKES = [
     (('--config=small.py', '--config.mesh[0]=2'), ('--config.mesh[0]: it is set as a whole',)),
     (('--config=small.py', '--config.mesh[9]=2'), ('--config.mesh="(1, 2)"',)),
     (('--config=small.py', '--config.mash[0]=2'), ('--config.mash', '--config.mesh')),
+    (('--config=small.py', '--config.train[0]=2'), ('train has no index',)),
     (('--config=small.py:plian',), ('--config=small.py:plian', "no variant 'plian'")),
     (('--confg=small.py',), ('confg',)),
     (('--config=small.py', 'config.seed=5'), ("unexpected argument 'config.seed=5'",)),

@@ -204,7 +204,8 @@ def test_if_all_attempts_fail_they_are_repeated_with_a_hint_that_is_dropped():
 def test_a_hint_is_the_beginning_of_the_solution():
     problem = dataclasses.replace(PROBLEMS[0], solution='a\nb\nc\nd\ne')
     assert rollouts.hint(problem, 0.5) == 'a\nb' and rollouts.hint(problem, 0.01) == 'a'
-    assert rollouts.hint(dataclasses.replace(problem, solution='#### 7'), 0.5) == ''
+    for solution in ('#### 7', '#### 7\n', '#### 7\n \n'):
+        assert rollouts.hint(dataclasses.replace(problem, solution=solution), 0.99) == ''
 
 
 def two_groups():
