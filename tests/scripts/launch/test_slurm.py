@@ -69,7 +69,7 @@ def test_a_limit_with_a_zero_in_front_is_a_limit(cluster):
 
 
 def test_a_notice_before_the_limit_saves_and_queues_again(cluster):
-    code, starts, log = run_plan(cluster, plan=[[[0], [0.3]], [0, 0]], limit=4, notice=3)
+    code, starts, log = run_plan(cluster, plan=[[[0], [0.3]], [0, 0]], limit=34, notice=30)
     assert (code, starts) == (0, 2)
     assert 'exit code 75; queued again' in log
 
