@@ -230,13 +230,20 @@ def explain_diff(
     *,
     only: Callable[[str], bool] = lambda field: True,
     earlier: Mapping[str, Any] = types.MappingProxyType({}),
+    new_sections: Iterable[str] = (),
 ) -> str:
     """Returns one line, 'field train.rate was 0.1, now 0.2; ...'; empty if nothing differs.
 
     `only` says of a field's name whether it is compared; `earlier` has the values of fields that
-    one of the two lacks.
+    one of the two lacks. Of `new_sections` that one of the two lacks, no others are compared.
     """
     before, after = flat(_plain(was, 'config')), flat(_plain(now, 'config'))
+    for section in new_sections:
+        if not (_has_section(before, section) and _has_section(after, section)):
+            before, after = (
+                {f: v for f, v in fields.items() if f in earlier or not _is_in(f, section)}
+                for fields in (before, after)
+            )
     for name, value in earlier.items():
         if (name in before) != (name in after):
             before.setdefault(name, _plain(value, name))
@@ -246,6 +253,14 @@ def explain_diff(
     same = {f: _moved(before.get(f, absent)) == _moved(after.get(f, absent)) for f in fields}
     changed = [f for f in fields if not same[f] and only(f)]
     return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in changed)
+
+
+def _has_section(fields: dict[str, Any], section: str) -> bool:
+    return any(_is_in(field, section) for field in fields)
+
+
+def _is_in(field: str, section: str) -> bool:
+    return field.startswith(f'{section}.')
 
 
 def _moved(value: Any) -> Any:

@@ -14,7 +14,6 @@ from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
-from elenchus.train.config.new_stages import NEW_STAGES, NO_ADAPTERS, NO_TOOLS
 from elenchus.train.config.players import searching_stages, stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
@@ -143,12 +142,11 @@ EARLIER: Mapping[str, Any] = {
     'sampling.logits': 'none',
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
-    **{f'sampling.tools.{name}': value for name, value in NO_TOOLS.items()},
+    'sampling.tools.use': (),
     'self_talk.splice': 'talk',
     'evaluate.start': 'newest',
     'evaluate.critic_start': 'newest',
-    **NEW_STAGES,
-    **NO_ADAPTERS,
+    'evaluate.adapt.make': 'none',
     **{
         f'{section}.fit.{name}': value
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')
@@ -159,6 +157,12 @@ EARLIER: Mapping[str, Any] = {
 
 A run of an earlier version continues if its configs lack the field. Add a row with every new
 field, even if the value is its default, which may change later.
+"""
+
+NEW_SECTIONS = ('prefer', 'average', 'sampling.tree', 'sampling.tools', 'evaluate.adapt')
+"""Sections that the config of an earlier version of the code did not have.
+
+Of one that a run lacks, only the fields of `EARLIER` bind it: those that say that it is not used.
 """
 
 ALL_STAGES = (

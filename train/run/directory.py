@@ -31,7 +31,7 @@ from elenchus.data.records import Episode
 from elenchus.train import distributed, preemption
 from elenchus.train.checkpoints import saved_models, training_state
 from elenchus.train.config import build
-from elenchus.train.config.stage_fields import EARLIER, MAY_CHANGE
+from elenchus.train.config.stage_fields import EARLIER, MAY_CHANGE, NEW_SECTIONS
 from elenchus.train.metrics import writers
 from elenchus.train.run import lock
 from elenchus.train.run.parts import Parts
@@ -149,7 +149,11 @@ class StageFolder:
         before = build.from_json(json.dumps(read_json(path)))
         now = build.from_json(self.directory.config)
         return build.explain_diff(
-            before, now, only=lambda field: self.directory.reads(stage, field), earlier=EARLIER
+            before,
+            now,
+            only=lambda field: self.directory.reads(stage, field),
+            earlier=EARLIER,
+            new_sections=NEW_SECTIONS,
         )
 
     def check_config(self) -> None:

@@ -96,6 +96,7 @@ def check_same_config(sweep: Sweep) -> None:
         build.from_json(build.to_json(sweep.config)),
         only=lambda field: field not in (*stage_fields.MAY_CHANGE, *sweep_points.SEEDS),
         earlier=stage_fields.EARLIER,
+        new_sections=stage_fields.NEW_SECTIONS,
     )
     if changed:
         raise ValueError(

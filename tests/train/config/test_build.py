@@ -117,6 +117,22 @@ def test_an_added_field_is_a_difference():
     assert build.explain_diff({}, {'b': None}) == 'field b was absent, now None'
 
 
+def test_of_a_new_section_only_what_turns_it_on_is_compared_with_a_config_that_lacks_it():
+    def explain(*configs):
+        return build.explain_diff(
+            *configs, earlier={'tools.use': ()}, new_sections=('tools', 'pairs')
+        )
+
+    old, new = {'a': 1}, {'a': 1, 'tools': {'use': (), 'limit': 4}, 'pairs': {'count': 2}}
+    used = {**new, 'tools': {'use': ('python',), 'limit': 4}}
+    for first, second in ((old, new), (new, old)):
+        assert explain(first, second) == ''
+    assert explain(old, used) == "field tools.use was [], now ['python']"
+    limited = {**new, 'tools': {'use': (), 'limit': 5}}
+    assert explain(new, limited) == 'field tools.limit was 4, now 5'
+    assert explain({'a': 1, 'tools': new['tools']}, limited) == 'field tools.limit was 4, now 5'
+
+
 def test_a_value_that_json_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r'config\.a='):
         build.to_json({'a': object()})
