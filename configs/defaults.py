@@ -71,6 +71,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'experts_per_token': 0,  # experts that compute a token; 0: without experts
     'normalise_experts': False,  # the weights of a token's experts sum to 1 (Mixtral, Qwen 3)
     'balance_coef': 0.0,  # weight of the loss that balances the use of experts; 0: only measured
+    'expert_parallel': False,  # the mesh's tensor gives a device whole experts, not a slice of each
 }
 
 TOKENIZER = {  # the tokenizer and its chat template

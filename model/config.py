@@ -131,6 +131,7 @@ class ModelConfig:
     experts_per_token: Experts = 0  # experts that the router chooses for each token
     normalise_experts: bool = False  # weights of a token's experts sum to 1
     balance_coef: Coefficient = 0.0  # weight in training of the loss that balances experts; 0 = off
+    expert_parallel: bool = False  # 'tensor' gives a device whole experts, not a slice of each
 
     def __post_init__(self):
         if not self.windows:
@@ -161,7 +162,7 @@ class ModelConfig:
                 f'model.experts_per_token={chosen} must be from {min(most, 1)} to '
                 f'num_experts={most}; nearest: {min(max(chosen, 1), most)}'
             )
-        for field in ('normalise_experts', 'balance_coef'):
+        for field in ('normalise_experts', 'balance_coef', 'expert_parallel'):
             value = getattr(self, field)
             if value and not most:
                 raise ValueError(

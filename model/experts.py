@@ -11,6 +11,10 @@ The products are computed in one of two ways. TPUs and GPUs have a kernel for gr
 (`jax.lax.ragged_dot`), which multiplies each token with its k experts only. On a CPU that function
 multiplies all rows with all experts, k times the work of `_apply_all`, which is used there: it was
 2.6 to 5.5 times as fast forward, and 1 to 4.5 times with gradients (docs/log.md).
+
+On a mesh every device of 'tensor' reads all tokens, and the updates are summed. Each has a slice of
+every expert; with `expert_parallel` it has E / tensor whole experts, whose matrices keep their
+width. Tokens are sent nowhere in either case.
 """
 
 from typing import NamedTuple
@@ -25,6 +29,8 @@ from elenchus.model.config import ModelConfig
 from elenchus.model.projection import project
 from elenchus.model.tensor_products import AXIS
 
+AXES = ('experts', 'whole_experts')
+"""Logical axes of experts: devices have slices of all, or whole ones."""
 Matrices = tuple[jax.Array, jax.Array, jax.Array]
 """gate and up [E, D, F], down [E, F, D]."""
 
@@ -43,6 +49,16 @@ class Routes(NamedTuple):
     is_chosen: jax.Array  # [N, E] bool
     probabilities: jax.Array  # [N, E] float32
     shares: jax.Array  # [N, E] float32, weights of the chosen experts and zeros
+
+    def of(self, own: jax.Array) -> 'Routes':
+        """Returns what it says of experts `own` [E'], successive numbers; others are number E'."""
+        local = self.experts - own[0]
+        is_own = (local >= 0) & (local < own.size)
+        columns = (
+            jax.lax.dynamic_slice_in_dim(x, own[0], own.size, axis=1)
+            for x in (self.is_chosen, self.probabilities, self.shares)
+        )
+        return Routes(jnp.where(is_own, local, own.size), *columns)
 
 
 def choose(x: jax.Array, router, *, count: int, normalise: bool) -> Routes:
@@ -66,10 +82,12 @@ class Experts(nnx.Module):
         def init(shape, axes, fan_in):
             return layers.init_weight(rngs.params(), shape, axes=axes, fan_in=fan_in, dtype=dtype)
 
+        self.is_parallel = config.expert_parallel
+        axis, mlp = (AXES[1], 'expert_mlp') if self.is_parallel else (AXES[0], 'mlp')
         self.router = init((D, E), ('embed', 'experts'), D)
-        self.gate = init((E, D, F), ('experts', 'embed', 'mlp'), D)
-        self.up = init((E, D, F), ('experts', 'embed', 'mlp'), D)
-        self.down = init((E, F, D), ('experts', 'mlp', 'embed'), F)
+        self.gate = init((E, D, F), (axis, 'embed', mlp), D)
+        self.up = init((E, D, F), (axis, 'embed', mlp), D)
+        self.down = init((E, F, D), (axis, mlp, 'embed'), F)
         self.activation = config.activation
         self.count, self.normalise = config.experts_per_token, config.normalise_experts
 
@@ -90,34 +108,39 @@ class Experts(nnx.Module):
         if None in specs:
             # Not split by 'tensor', or not evenly: each device computes all of it.
             x = token_shards.join_stream(x) if in_stream else x
-            update, use = self._apply(x, counted, *weights)
+            update, use = self._apply(x, counted, None, *weights)
             update = update.astype(x.dtype)
             return (token_shards.constrain_stream(update, stream) if in_stream else update), use
 
-        def apply_local(x, counted, *weights):
+        def apply_local(x, counted, numbers, *weights):
             x = jax.lax.all_gather(x, AXIS, axis=1, tiled=True) if in_stream else x
-            update, use = self._apply(x, counted, *weights)
+            update, use = self._apply(x, counted, numbers, *weights)
             if in_stream:
                 update = update.astype(x.dtype)
                 return jax.lax.psum_scatter(update, AXIS, scatter_dimension=1, tiled=True), use
             return jax.lax.psum(update, AXIS).astype(x.dtype), use
 
         positions = P(None, AXIS) if in_stream else P()
+        numbers = jnp.arange(self.gate[...].shape[0]) if self.is_parallel else None
         return jax.shard_map(
             apply_local,
-            in_specs=(positions, P(), *(arrays for arrays, _ in specs)),
+            in_specs=(positions, P(), P(AXIS), *(arrays for arrays, _ in specs)),
             out_specs=(positions, P()),
             axis_names={AXIS},
             check_vma=False,
-        )(x, counted, *weights)
+        )(x, counted, numbers, *weights)
 
-    def _apply(self, x, counted, router, *matrices) -> tuple[jax.Array, ExpertUse | None]:
-        """The float32 update on one device; of matrices that 'tensor' splits, its part of it."""
+    def _apply(self, x, counted, own, router, *matrices) -> tuple[jax.Array, ExpertUse | None]:
+        """The float32 update on one device; of matrices that 'tensor' splits, its part of it.
+
+        own: numbers of the experts whose matrices these are; None: all, or a slice of all.
+        """
         flat = x.reshape(-1, x.shape[-1])
         routes = choose(flat, router, count=self.count, normalise=self.normalise)
         apply = _apply_all if computes_all() else _apply_chosen
         matrices = tuple(matrix.astype(x.dtype) for matrix in matrices)
-        update = apply(flat, routes, matrices, activation=self.activation).reshape(x.shape)
+        here = routes if own is None else routes.of(own)
+        update = apply(flat, here, matrices, activation=self.activation).reshape(x.shape)
         if counted is None:
             return update, None
         rows = lambda y: y.reshape(*x.shape[:2], -1) * counted[..., None]  # noqa: E731
@@ -145,17 +168,22 @@ def _apply_all(x, routes: Routes, matrices: Matrices, *, activation: str) -> jax
 
 
 def _apply_chosen(x, routes: Routes, matrices: Matrices, *, activation: str) -> jax.Array:
-    """Each expert on the tokens that chose it, which are sorted by expert: float32 [N, D]."""
+    """Each expert on the tokens that chose it, which are sorted by expert: float32 [N, D].
+
+    Tokens of experts that are elsewhere come last, in no group: what is computed of them is cut.
+    """
     count = routes.experts.shape[1]
     order = jnp.argsort(routes.experts.reshape(-1), stable=True)
     sizes = routes.is_chosen.sum(axis=0, dtype='int32')
+    is_here = (jnp.arange(order.size) < sizes.sum())[:, None]
 
     def product(x, matrix):
         return jax.lax.ragged_dot(x, matrix, sizes)
 
-    out = _mlp(x[order // count], matrices, activation, product=product)
+    out = _mlp(jnp.where(is_here, x[order // count], 0), matrices, activation, product=product)
+    out = jnp.where(is_here, out, 0)
     out = out[jnp.argsort(order)].reshape(-1, count, x.shape[1])  # in the order of the tokens
-    shares = jnp.take_along_axis(routes.shares, routes.experts, axis=1)
+    shares = jnp.take_along_axis(routes.shares, routes.experts, axis=1, mode='fill', fill_value=0)
     return (shares[:, :, None] * out.astype('float32')).sum(axis=1)
 
 

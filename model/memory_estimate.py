@@ -60,7 +60,7 @@ class LocalSizes:
 
     heads: int
     kv_heads: int
-    mlp: int  # of all MLPs that compute a token: the experts that it chose, which a CPU exceeds
+    mlp: int  # of all MLPs that may compute a token: the experts that it chose; a CPU exceeds this
     vocab: int
 
 
@@ -69,6 +69,8 @@ def local_sizes(config: ModelConfig, mesh: Mesh) -> LocalSizes:
     parts = mesh.shape['tensor']
     sizes = (config.num_heads, config.num_kv_heads, config.mlp_dim, config.vocab_size)
     heads, kv_heads, mlp, vocab = (local_size(size, parts) for size in sizes)
+    if config.expert_parallel:  # all experts of a token may be on one device
+        mlp = config.mlp_dim
     return LocalSizes(heads, kv_heads, mlp * max(1, config.experts_per_token), vocab)
 
 

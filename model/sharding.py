@@ -27,9 +27,9 @@ RULES = {
     'heads': 'tensor',
     'kv_heads': 'tensor',
     'mlp': 'tensor',
-    # Tensor parallelism instead of expert parallelism: each device has a shard of every expert, so
-    # tokens are not exchanged and no device waits for another one's load.
-    'experts': None,
+    'experts': None,  # a device has a slice of each, by 'mlp': none waits for another one's load
+    'whole_experts': 'tensor',
+    'expert_mlp': None,  # the width of whole experts
     'rank': None,
     'layers': None,
     None: None,

@@ -8,6 +8,7 @@ import optax
 from flax import nnx
 from optax import contrib
 
+from elenchus.model import experts
 from elenchus.model.ranges import Range, checked
 from elenchus.train import muon
 from elenchus.train.master_weights import with_float32_masters
@@ -120,7 +121,7 @@ def _muon_dimensions(params):
         stacked = len(leaf.shape) - len(axes)
         if not stacked or len(axes) < 2 or not MATRIX_AXES & set(axes):
             return jax.tree.map(lambda _: None, leaf)
-        first = 1 if axes[0] == 'experts' else 0
+        first = 1 if axes[0] in experts.AXES else 0
         dims, axes = range(stacked + first, len(leaf.shape)), axes[first:]
         split = 1 if axes[0] in MATRIX_AXES else len(axes) - 1
         numbers = contrib.MuonDimensionNumbers(

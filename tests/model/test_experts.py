@@ -157,8 +157,11 @@ def on_mesh(config, shape, batch):
         model = tiny_model.make_model(config)
         model = jax.device_put(model, sharding.shardings(model, mesh))
         gate = model.blocks.experts.gate[...]
-        parts = (2, 5, 16 // int(np.prod(shape[1:2] + shape[3:])), 8 // shape[2])
-        assert gate.sharding.shard_shape(gate.shape) == parts
+        parts = (config.num_experts, 8 // shape[2])
+        if config.expert_parallel:
+            parts = (config.num_experts // shape[2], 8)
+        embed = 16 // int(np.prod(shape[1:2] + shape[3:]))
+        assert gate.sharding.shard_shape(gate.shape) == (2, parts[0], embed, parts[1])
         batch = jax.device_put(batch, tiny_model.batch_sharding(mesh))
         loss, grads, _ = loss_and_grads(model, batch)
         return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(grads)]
@@ -182,6 +185,42 @@ def test_four_devices_compute_what_one_does(use_form, shape, computes_all):
     actual = on_mesh(CONFIG, shape, batch)
     assert actual[0] == pytest.approx(float(loss), rel=1e-6)
     tiny_model.assert_trees_close((actual[1],), (jax.tree.leaves(grads),), relative=1e-5)
+
+
+PARALLEL = dataclasses.replace(CONFIG, num_experts=8, experts_per_token=3, expert_parallel=True)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'computes_all'),
+    [
+        ((1, 2, 2), False),
+        pytest.param((1, 2, 2), True, marks=pytest.mark.slow),
+        pytest.param((1, 1, 4), True, marks=pytest.mark.slow),
+        pytest.param((1, 2, 4), False, marks=pytest.mark.slow),
+        pytest.param((1, 1, 2, 2), False, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_devices_with_whole_experts_compute_what_one_does(use_form, shape, computes_all):
+    """On rows that 'tensor' splits between the layers, and on rows that it does not divide."""
+    use_form(computes_all)
+    for length in (16, 15):
+        batch = tiny_model.random_batch(0, rows=4, length=length)
+        batch = batch._replace(weights=abs(batch.weights))
+        loss, grads, _ = loss_and_grads(tiny_model.make_model(PARALLEL), batch)
+        if len(shape) == 4 and length == 15:
+            continue  # 'context' must divide rows
+        actual = on_mesh(PARALLEL, shape, batch)
+        assert actual[0] == pytest.approx(float(loss), rel=1e-6)
+        tiny_model.assert_trees_close((actual[1],), (jax.tree.leaves(grads),), relative=1e-5)
+
+
+def test_experts_that_do_not_divide_are_refused_by_name():
+    config = dataclasses.replace(PARALLEL, num_experts=6)
+    mesh = sharding.make_mesh((1, 1, 4), jax.devices()[:4])
+    model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
+    with pytest.raises(ValueError, match=r'experts.* whole_experts=6 does not divide .*: 8'):
+        sharding.shardings(model, mesh)
 
 
 @pytest.mark.slow
@@ -227,11 +266,12 @@ def test_greedy_continuations_are_those_of_a_full_pass():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('config', [CONFIG, PARALLEL], ids=['slices', 'whole'])
 @forms
-def test_four_devices_sample_what_one_does(use_form, computes_all):
+def test_four_devices_sample_what_one_does(use_form, computes_all, config):
     use_form(computes_all)
     jax.clear_caches()  # of programs with the other form
-    model = jax.device_get(tiny_model.make_model(CONFIG))
+    model = jax.device_get(tiny_model.make_model(config))
     prompts = np.random.default_rng(1).integers(1, 48, (4, 6))
     alone = greedy(jax.tree.map(jnp.asarray, model), prompts, 9, slots=4)
     mesh = sharding.make_mesh((1, 2, 2), jax.devices()[:4])

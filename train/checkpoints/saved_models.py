@@ -27,7 +27,7 @@ DESCRIPTION = 'model_config.json'
 
 NUMERICS = (
     *('dtype', 'attention', 'remat', 'remat_saved', 'remat_offloaded', 'scan_layers'),
-    *('logits_chunk', 'max_length', 'balance_coef', 'numerics'),
+    *('logits_chunk', 'max_length', 'balance_coef', 'numerics', 'expert_parallel'),
 )
 """Fields of ModelConfig that may differ from those a model was saved with."""
 
@@ -48,6 +48,7 @@ EARLIER_DEFAULTS = {
     'experts_per_token': 0,
     'normalise_experts': False,
     'balance_coef': 0.0,
+    'expert_parallel': False,
     'numerics': 'fast',
 }
 """Values of fields that descriptions of older checkpoints lack."""

@@ -56,6 +56,7 @@ MAY_CHANGE = (
         'train.num_microbatches',
         'model.attention',
         'model.remat',
+        'model.expert_parallel',
     ),
     *('model.remat_saved', 'model.remat_offloaded', 'model.scan_layers'),
     *('model.logits_chunk', 'sampling.score.rows', 'sampling.score.lengths', 'sampling.part_size'),
