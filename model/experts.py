@@ -108,13 +108,13 @@ class Experts(nnx.Module):
         if None in specs:
             # Not split by 'tensor', or not evenly: each device computes all of it.
             x = token_shards.join_stream(x) if in_stream else x
-            update, use = self._apply(x, counted, None, *weights)
+            update, use = self._apply(x, counted, weights)
             update = update.astype(x.dtype)
             return (token_shards.constrain_stream(update, stream) if in_stream else update), use
 
         def apply_local(x, counted, numbers, *weights):
             x = jax.lax.all_gather(x, AXIS, axis=1, tiled=True) if in_stream else x
-            update, use = self._apply(x, counted, numbers, *weights)
+            update, use = self._apply(x, counted, weights, own=numbers)
             if in_stream:
                 update = update.astype(x.dtype)
                 return jax.lax.psum_scatter(update, AXIS, scatter_dimension=1, tiled=True), use
@@ -130,11 +130,12 @@ class Experts(nnx.Module):
             check_vma=False,
         )(x, counted, numbers, *weights)
 
-    def _apply(self, x, counted, own, router, *matrices) -> tuple[jax.Array, ExpertUse | None]:
+    def _apply(self, x, counted, weights, *, own=None) -> tuple[jax.Array, ExpertUse | None]:
         """The float32 update on one device; of matrices that 'tensor' splits, its part of it.
 
         own: numbers of the experts whose matrices these are; None: all, or a slice of all.
         """
+        router, *matrices = weights
         flat = x.reshape(-1, x.shape[-1])
         routes = choose(flat, router, count=self.count, normalise=self.normalise)
         apply = _apply_all if computes_all() else _apply_chosen
