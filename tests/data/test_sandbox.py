@@ -68,6 +68,7 @@ def test_a_mistake_is_named_with_its_line(box):
         'if True\n    1': "line 1: SyntaxError: expected ':'",
         'def f(): return f()\nf()': 'line 1: RecursionError: maximum recursion depth exceeded',
         'print(10 ** 5000)': 'line 1: ValueError: Exceeds the limit (4300 digits)',
+        'import sys\nsys.exit("no such number")': 'no such number',
         'raise KeyboardInterrupt': 'line 1: KeyboardInterrupt',
         'x = "\0"': 'source code string cannot contain null bytes',
         'class E(Exception):\n    def __str__(self): return 1 / 0\nraise E': 'line 3: E',
