@@ -61,6 +61,8 @@ def test_special_tokens_in_a_question_stay_text():
         (CHATML.replace('m.content', 'loop.index ~ m.content'), 'depends on its place'),
         (CHATML.replace('<|im_end|>', ''), 'no special token ends'),
         ('{% for %}', 'no jinja text'),
+        ('{% break %}', "no jinja text: 'break' outside loop"),
+        ('{% for x in y %}' * 21 + '{% endfor %}' * 21, 'no jinja text: too many'),
         ("{{ raise_exception('no\\nway') }}", 'no way'),
         ("{{ ''.__class__.__mro__ }}" + CHATML, 'unsafe'),
     ],
