@@ -141,7 +141,8 @@ def _truth_figures(
 
 
 def _reference_answer(record: CritiqueRecord, answers: Mapping[str, str]) -> str | None:
-    if (record.problem_id or '').startswith('lab/'):  # generated problems can be solved here
+    is_of_lab = (record.problem_id or '').startswith('lab/')  # these can be solved here
+    if is_of_lab and task.is_solvable(record.question):
         return answer_lib.extract_answer(task.solve(record.question))
     return answers.get(_normalise(record.question))
 

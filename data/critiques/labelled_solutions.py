@@ -58,7 +58,7 @@ def of_processbench(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     first = fields.get('location')
     return _checked(
         LabelledSolution(
-            str(row.get('id', id)), fields['question'], steps, first, fields['correct']
+            fields.get('problem_id', id), fields['question'], steps, first, fields['correct']
         )
     )
 
@@ -77,14 +77,13 @@ def of_mr_gsm8k(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     """Converts a row of MR-GSM8K: the first wrong step counts from 1, and right ones have none."""
     steps, words = _steps(row, 'model_output_steps'), {'correct': True, 'wrong': False}
     judged = [row[f'model_output_{what}_correctness'] for what in ('answer', 'solution')]
-    if not all(word in words for word in judged):
+    if not all(isinstance(word, str) and word in words for word in judged):
         raise ValueError(f"correctness={judged} must be 'correct' or 'wrong'")
     answer, solution = (words[word] for word in judged)
     number = row['model_output_solution_first_error_step']
     first = None if solution else number - 1 if type(number) is int else number
-    return _checked(
-        LabelledSolution(str(row.get('uuid', id)), row['question'], steps, first, answer)
-    )
+    id = id if row.get('uuid') is None else str(row['uuid'])
+    return _checked(LabelledSolution(id, row['question'], steps, first, answer))
 
 
 FORMS = (

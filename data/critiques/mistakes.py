@@ -275,6 +275,8 @@ def _change_number(
         value = int(whole.replace(',', '') or 0) + rng.choice((1, 2, 10))
         changed_number = (f'{value:,}' if ',' in whole else str(value)) + point + decimals
         changed = line[: number.start()] + changed_number + line[number.end() :]
+        if len(answers.numbers(changed)) != len(answers.numbers(line)):
+            continue  # it would join its neighbour: (5,99) becomes (5,100)
         equations = EQUATION.finditer(changed)
         if not any(e.start() <= number.start() < e.end() and holds(e) for e in equations):
             return changed

@@ -110,7 +110,7 @@ def _by_reference(attempt: ConstructedAttempt) -> str:
     nothing contradicts it. This is a heuristic; only the lab has exact labels.
     """
     reached = set(map(answers.parse_number, answers.numbers(attempt.problem.solution)))
-    *lines, final = attempt.attempt.split('\n')
+    *lines, _ = attempt.attempt.rstrip().split('\n')  # the last one states the answer
     num_known_right = 0 if attempt.location is None else attempt.location
     steps = []
     for i, line in enumerate(lines):
@@ -124,7 +124,8 @@ def _by_reference(attempt: ConstructedAttempt) -> str:
         steps.append(grammars.StepVerdict(line.strip(), right, why))
         if not right:
             break
-    answer = answers.extract_answer(final)
+    # As the judge reads it: models may write more behind their answer.
+    answer = answers.extract_answer(attempt.attempt)
     right = (
         all(step.correct for step in steps)
         and answer is not None

@@ -54,6 +54,7 @@ class CritiqueRecord:
 
 FIELDS = types.MappingProxyType(typing.get_type_hints(CritiqueRecord))
 REQUIRED = ('question', 'response', 'critique')
+_LEAST, _MOST = -(2**31), 2**31 - 1  # whole numbers that a data set stores
 
 
 # JSONL
@@ -93,6 +94,8 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
         raise ValueError(f'{name}={value!r} must be a list of {kinds[0].__name__}')
     if type(value) not in kinds:
         raise ValueError(f'{name}={value!r} must be of type {kinds[0].__name__}')
+    if type(value) is int and not _LEAST <= value <= _MOST:
+        raise ValueError(f'{name}={value} must be in {_LEAST} to {_MOST}')
     return text_files.unix_lines(value) if isinstance(value, str) else value
 
 

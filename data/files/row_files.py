@@ -74,6 +74,11 @@ def _parquet_rows(path: epath.Path) -> list[dict]:
         ) from None
     try:
         source = io.BytesIO(path.read_bytes()) if atomic.is_remote(path) else path
-        return parquet.ParquetFile(source).read().to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        table = parquet.ParquetFile(source).read()
+        rows = table.to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ValueError(f'{path}: not a Parquet file that can be read: {error}') from None
+    names = table.column_names
+    if len(set(names)) < len(names):  # of which a row would keep one
+        raise ValueError(f'{path}: column {ascii(max(names, key=names.count))} twice')
+    return rows

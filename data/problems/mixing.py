@@ -50,17 +50,19 @@ def mix(
         limits: Which problems are taken.
         seed: Of the choice and the order.
 
-    Raises ValueError if a set has too few problems.
+    No question of a test problem is in training. Raises ValueError if a set has too few problems.
     """
     chosen: dict[str, list[Problem]] = {'train': [], 'test': []}
-    available = {}
+    available, sets = {}, {}
     for name in dict.fromkeys((*train, *test)):
-        pools = _pools(name, folders.get(name, ''), data_dir, limits=limits, seed=seed)
-        available |= {f'{name} {split}': len(pool) for split, pool in pools.items()}
-        number = test.get(name, 0)
-        chosen['test'] += _first(pools['test'], number, name=f'--test={name}')
-        rest = pools.get('train', pools['test'][number:])
-        chosen['train'] += _first(rest, train.get(name, 0), name=f'--train={name}')
+        sets[name] = _pools(name, folders.get(name, ''), data_dir, limits=limits, seed=seed)
+        available |= {f'{name} {split}': len(pool) for split, pool in sets[name].items()}
+        chosen['test'] += _first(sets[name]['test'], test.get(name, 0), name=f'--test={name}')
+    tested = set(map(_words, chosen['test']))  # ASDiv has a question twice
+    for name, number in train.items():
+        pools = sets[name]
+        rest = [p for p in pools.get('train', pools['test']) if _words(p) not in tested]
+        chosen['train'] += _first(rest, number, name=f'--train={name}')
     for split, problems in chosen.items():
         random.Random(f'{seed}/{split}').shuffle(problems)
     return Mixture(chosen['train'], chosen['test'], available)
@@ -106,6 +108,10 @@ def _is_within(problem: Problem, limits: Limits) -> bool:
         and len(problem.solution) <= limits.solution
         and (not limits.computable or is_computable(problem))
     )
+
+
+def _words(problem: Problem) -> str:
+    return ' '.join(problem.question.split()).casefold()
 
 
 def _first(pool: Sequence[Problem], number: int, *, name: str) -> list[Problem]:

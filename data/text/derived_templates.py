@@ -16,7 +16,7 @@ from typing import Any
 
 from etils import epath
 
-from elenchus.data.files import jsonl
+from elenchus.data.files import jsonl, text_files
 from elenchus.data.text import chat_templates, derived_tools
 from elenchus.data.text import template_marks as marks
 from elenchus.data.text.chat_templates import Frame, Pieces, Special, Template
@@ -42,8 +42,13 @@ def to_json(source: Source) -> str:
 def from_json(text: str) -> Source:
     """Returns the source of a JSON text; the inverse of `to_json`."""
     values = jsonl.at_place('the saved chat template', jsonl.parse_object, text)
-    pairs = {name: tuple(map(tuple, values[name])) for name in ('tokens', 'variables')}
-    return Source(values['text'], **pairs)
+    try:
+        pairs = {name: tuple(map(tuple, values[name])) for name in ('tokens', 'variables')}
+        return Source(values['text'], **pairs)
+    except (KeyError, TypeError):
+        raise ValueError(
+            'the saved chat template is damaged: it needs text, tokens and variables'
+        ) from None
 
 
 def read_source(folder: str | os.PathLike, *, name: str = AUTO) -> Source:
@@ -56,11 +61,13 @@ def read_source(folder: str | os.PathLike, *, name: str = AUTO) -> Source:
     config_path, text_path = folder / 'tokenizer_config.json', folder / 'chat_template.jinja'
     config = {}
     if config_path.is_file():
-        config = jsonl.at_place(str(config_path), jsonl.parse_object, config_path.read_text())
-    text = text_path.read_text() if text_path.is_file() else config.get('chat_template')
+        config = jsonl.read_object(config_path)
+    text = config.get('chat_template')
+    if text_path.is_file():
+        text = text_files.unix_lines(text_files.read_text(text_path))
     if isinstance(text, list):
-        named = {item.get('name'): item.get('template') for item in text if isinstance(item, dict)}
-        text = named.get('default')
+        named = (item for item in text if isinstance(item, dict) and item.get('name') == 'default')
+        text = next(named, {}).get('template')
     if not isinstance(text, str) or not text.strip():
         raise ValueError(
             f'{folder} has no chat_template (neither {text_path.name} nor in {config_path.name}), '

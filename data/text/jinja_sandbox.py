@@ -94,7 +94,7 @@ def _compile(template: str) -> jinja2.Template:
     environment.globals['raise_exception'] = _raise_exception
     try:
         return environment.from_string(template)
-    except _ERRORS as error:
+    except (*_ERRORS, SyntaxError) as error:  # of Python, which jinja compiles to
         raise RenderError(f'no jinja text: {_one_line(error)}') from None
 
 

@@ -57,8 +57,10 @@ def read_texts(path: pathlib.Path) -> Iterator[str]:
 
 
 def _texts(row: dict) -> list[str]:
-    """Returns the texts of a row, numbers as text; null is a missing field."""
-    texts = [fields.text_or_number(row, name) for name in FIELDS if row.get(name) is not None]
+    """Returns the texts of a row, numbers as text; null and a blank text are missing fields."""
+    values = {name: row.get(name) for name in FIELDS}
+    present = [name for name, x in values.items() if x is not None and str(x).strip()]
+    texts = [fields.text_or_number(row, name) for name in present]
     if not texts:
         raise ValueError(f'a row needs text in one of the fields {", ".join(FIELDS)}')
     return texts

@@ -52,7 +52,12 @@ class _Errors:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> bool:
-        if error is not None and not isinstance(error, SystemExit):
+        if isinstance(error, SystemExit):
+            if error.code is not None and not isinstance(error.code, int):  # a last word
+                self.has_raised = True
+                with _Ignored():
+                    print(error.code)
+        elif error is not None:
             self.has_raised = True
             _print_error(error, trace)
         return True

@@ -1,8 +1,8 @@
-"""The server process of a Sandbox: it runs each program in a child, which it limits and ends.
+"""The server process of a Sandbox: it forks a child for each program, which runs it in another.
 
-It imports the modules that programs may use, enters its own namespaces, and then forks, so that a
-child has the modules without importing them. The output of a child is read as bytes and never
-interpreted. Standard library only.
+It imports the modules that programs may use, enters its own namespaces, and then forks, so that
+children have the modules without importing them. The first child limits and ends the second, whose
+output is read as bytes and never interpreted. Standard library only.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import select
 import signal
 import time
 from multiprocessing import connection
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from elenchus.data.tools import program, seccomp
 
@@ -96,13 +96,32 @@ def serve(descriptor: int, settings: str) -> None:
     pipe.send_bytes(reason.encode())
     if reason:
         return
+    poller, server = select.poll(), os.getpid()
+    poller.register(pipe.fileno(), select.POLLIN)
     while True:
-        try:
-            code = pipe.recv_bytes().decode()
-        except EOFError:
+        poller.poll()  # for a program, or the end of the pipe
+        child = os.fork()
+        if child == 0:
+            _answer(pipe, modules, limits, server=server)
+        if os.waitpid(child, 0)[1]:
             return
+
+
+def _answer(
+    pipe: connection.Connection, modules: tuple[str, ...], limits: Limits, *, server: int
+) -> NoReturn:
+    """Runs the next program from this new child, which ends with it.
+
+    The server never sees a program or its output, so the next program finds no trace of them.
+    """
+    try:
+        seccomp.die_with_parent(seccomp.libc(), server)
+        code = pipe.recv_bytes().decode()
         ending, output, detail = run(code, modules, limits, closes=pipe.fileno())
         pipe.send_bytes(json.dumps([ending, output, detail]).encode())
+        os._exit(0)
+    finally:  # the pipe has ended, or this child failed: the server ends too
+        os._exit(1)
 
 
 def _own_bytes() -> int:

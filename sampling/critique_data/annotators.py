@@ -63,7 +63,7 @@ def monte_carlo_annotator(
             items, successes, correct, workings, strict=True
         ):
             wrong = label(counts, correct=is_correct, problem=item.problem)
-            lines = item.attempt.split('\n')
+            lines = item.attempt.rstrip().split('\n')
             if working is None:
                 words = _words_from_counts(lines, counts, spec.num_samples)
             else:
@@ -137,7 +137,7 @@ def count_successes(
     openings: dict[tuple[str, tuple[int, ...]], tuple[Problem, Turn]] = {}
     keys: list[dict[int, tuple]] = []  # line -> key in `openings`, by item
     for item in items:
-        lines = item.attempt.split('\n')
+        lines = item.attempt.rstrip().split('\n')
         keys.append({})
         for i in range(item.location or 0, len(lines) - 1):
             if lines[i].strip():
@@ -188,7 +188,7 @@ def _words_from_counts(lines: Sequence[str], successes: Successes, num_rollouts:
         for i, line in enumerate(lines[:-1])
         if line.strip()
     }
-    answer = answers.extract_answer(lines[-1])
+    answer = answers.extract_answer('\n'.join(lines))  # as the judge reads it
     final = f'The answer is {answer}.' if answer else 'There is no answer.'
     return _Words({i: (lines[i].strip(), why) for i, why in explanations.items()}, final)
 

@@ -27,6 +27,7 @@ RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 """Status codes of a server that may serve the same request later."""
 
 MAX_WAIT_S = 120.0
+_NAMES = f'{"[0-9a-f]" * 64}.json'  # of stored answers; the folder may have other files
 
 
 class ApiError(OSError):
@@ -100,7 +101,7 @@ class Client:
 
     def usage(self) -> dict[str, float]:
         """Returns requests, tokens and cost of all answers in the folder, at the set prices."""
-        answers = [self._stored(path.stem) for path in sorted(self.folder.glob('*.json'))]
+        answers = [self._stored(path.stem) for path in sorted(self.folder.glob(_NAMES))]
         prompt = sum(answer.prompt_tokens for answer in answers)
         written = sum(answer.answer_tokens for answer in answers)
         s = self.settings
@@ -130,7 +131,11 @@ class Client:
         return self.folder / f'{name}.json'
 
     def _stored(self, name: str) -> Answer:
-        return Answer(**json.loads(self._path(name).read_text(encoding='utf-8'))['answer'])
+        path = self._path(name)
+        try:
+            return Answer(**json.loads(path.read_text(encoding='utf-8'))['answer'])
+        except (ValueError, LookupError, TypeError):
+            raise ValueError(f'{path} is no stored answer: delete it, to ask again') from None
 
     def _fetch(self, name: str, body: Mapping[str, Any]) -> None:
         """Asks the server and stores its answer, beside its final name and renamed."""

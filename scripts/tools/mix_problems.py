@@ -4,7 +4,7 @@ r"""Writes train.jsonl and test.jsonl with problems of several published sets, s
         --train=asdiv:1200,gsm8k:600 --test=asdiv:200,svamp:100,gsm8k:100
 
 Sets without training problems (asdiv, svamp) are divided: what is tested is not trained on. A set
-is read from the folder SETS/NAME if that has its files, else it is downloaded.
+is read from the folder SETS/NAME if there is one, else it is downloaded.
 """
 
 import pathlib
@@ -32,15 +32,21 @@ def counts(entries: list[str], *, flag: str) -> dict[str, int]:
     return numbers
 
 
+def folders_of(sets: str) -> dict[str, str]:
+    """Returns set -> its folder in `sets`, of those that have one; '' has none."""
+    names = public_datasets.SETS if sets else ()
+    folders = {name: pathlib.Path(sets, name) for name in names}
+    return {name: str(folder) for name, folder in folders.items() if folder.is_dir()}
+
+
 def main(_):
     """Writes the files and prints what there was to choose from."""
     values = flags.FLAGS
-    out, data = pathlib.Path(values.out), pathlib.Path(values.sets)
-    folders = {name: data / name for name in public_datasets.SETS if values.sets}
+    out = pathlib.Path(values.out)
     mixture = mixing.mix(
         counts(values.train, flag='train'),
         counts(values.test, flag='test'),
-        folders={n: str(path) for n, path in folders.items() if any(path.glob('test*.jsonl'))},
+        folders=folders_of(values.sets),
         data_dir=values.data_dir,
         limits=mixing.Limits(values.max_question, values.max_solution, values.computable),
         seed=values.seed,

@@ -61,6 +61,8 @@ def test_special_tokens_in_a_question_stay_text():
         (CHATML.replace('m.content', 'loop.index ~ m.content'), 'depends on its place'),
         (CHATML.replace('<|im_end|>', ''), 'no special token ends'),
         ('{% for %}', 'no jinja text'),
+        ('{% break %}', "no jinja text: 'break' outside loop"),
+        ('{% for x in y %}' * 21 + '{% endfor %}' * 21, 'no jinja text: too many'),
         ("{{ raise_exception('no\\nway') }}", 'no way'),
         ("{{ ''.__class__.__mro__ }}" + CHATML, 'unsafe'),
     ],
@@ -69,6 +71,26 @@ def test_what_cannot_be_cut_is_refused_in_one_line(text, reason):
     with pytest.raises(ValueError, match=reason) as error:
         chat_of(text)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'reason'),
+    [
+        ('chat_template.jinja', b'{{ "\xe9" }}', r'chat_template\.jinja:1: byte 0xE9 is not UTF-8'),
+        ('tokenizer_config.json', b'{"x": "\xe9"}', r'config\.json:1: byte 0xE9 is not UTF-8'),
+        ('tokenizer_config.json', b'{"chat_template": [{"name": []}]}', 'has no chat_template'),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        derived_templates.read_source(tmp_path)
+
+
+@pytest.mark.parametrize('text', ['{}', '{"text": "x", "tokens": 3, "variables": []}'])
+def test_a_saved_template_that_is_damaged_is_an_error_of_one_line(text):
+    with pytest.raises(ValueError, match='the saved chat template is damaged'):
+        derived_templates.from_json(text)
 
 
 def test_no_thinking_needs_a_template_that_knows_it():

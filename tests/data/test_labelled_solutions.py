@@ -61,6 +61,7 @@ def test_the_first_wrong_step_counts_from_zero(tmp_path, row, first_error, corre
         (MR | {'model_output_solution_first_error_step': 0}, '-1 must be one of'),
         (MR | {'model_output_solution_first_error_step': 'N/A'}, "'N/A' must be one of"),
         (MR | {'model_output_answer_correctness': 'maybe'}, 'maybe'),
+        (MR | {'model_output_answer_correctness': ['correct']}, "must be 'correct' or 'wrong'"),
         ({'a': 1}, 'ProcessBench: problem, steps'),
     ],
 )
@@ -68,6 +69,11 @@ def test_a_faulty_row_is_named(tmp_path, row, message):
     with pytest.raises(ValueError, match='rows.jsonl') as error:
         read(tmp_path, row)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize('row', [PROCESSBENCH | {'id': None}, MR | {'uuid': None}])
+def test_a_row_without_an_id_is_named_by_its_place(tmp_path, row):
+    assert [solution.id for solution in read(tmp_path, row, row)] == ['rows/0', 'rows/1']
 
 
 def test_a_later_row_without_a_field_is_named(tmp_path):

@@ -146,6 +146,14 @@ def test_exactly_one_number_of_the_line_changes(rng, at):
     assert sum(a != b for a, b in zip(old, new, strict=True)) == 1
 
 
+@pytest.mark.parametrize('line', ['The point is (5,99).', 'Either 7,995 or 8,999', 'At 3.9,95'])
+def test_a_changed_number_does_not_join_its_neighbour(line):
+    for seed in range(60):
+        lines = mistakes.insert(PROBLEM, [line], 0, kind='number', rng=random.Random(seed))
+        changed = zip(answers.numbers(line), answers.numbers(lines[0]), strict=True)
+        assert sum(a != b for a, b in changed) == 1
+
+
 @pytest.mark.parametrize(
     ('line', 'expected'),
     [

@@ -54,6 +54,29 @@ def test_a_set_without_training_problems_is_divided(folders, tmp_path):
     assert {p.id for p in mix(folders, tmp_path, *counts, seed=1).test} != ids[1]
 
 
+def test_no_question_is_in_both_files(folders, tmp_path):
+    path = tmp_path / 'sets' / 'asdiv' / 'test.jsonl'
+    rows = path.read_text(encoding='utf-8').splitlines()
+    path.write_text('\n'.join(2 * rows), encoding='utf-8')
+    (tmp_path / 'sets' / 'gsm8k' / 'train.jsonl').write_text(
+        json.dumps({'question': 'He  has 3. And 2?', 'answer': '#### 5'}), encoding='utf-8'
+    )
+    mixture = mix(folders, tmp_path, {'asdiv': 10}, {'asdiv': 15, 'gsm8k': 2})
+    tested = {' '.join(problem.question.split()) for problem in mixture.test}
+    assert not tested & {' '.join(problem.question.split()) for problem in mixture.train}
+    with pytest.raises(ValueError, match='--train=gsm8k:1, but only 0 problems are left'):
+        mix(folders, tmp_path, {'gsm8k': 1}, {'asdiv': 40})
+
+
+@pytest.mark.parametrize('name', ['test.jsonl', 'test.json', 'data/test-00000-of-00001.parquet'])
+def test_a_set_is_read_from_its_folder_in_any_form(tmp_path, name):
+    path = tmp_path / 'svamp' / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert mix_problems.folders_of(str(tmp_path)) == {'svamp': str(tmp_path / 'svamp')}
+    assert mix_problems.folders_of('') == {}
+
+
 def test_its_files_are_read_again(folders, tmp_path):
     mixture = mix(folders, tmp_path, {'asdiv': 12}, {'gsm8k': 3})
     (tmp_path / 'train.jsonl').write_text(mixing.to_jsonl(mixture.train), encoding='utf-8')

@@ -41,6 +41,13 @@ def test_a_wrong_or_missing_answer_is_wrong(last):
     assert critique.final_correct is False
 
 
+@pytest.mark.parametrize('ending', ['\n', '\n\n ', '\nI hope that this helps!'])
+def test_an_answer_counts_whatever_follows_it(ending):
+    critique = parsed(SOLUTION + ending)
+    assert critique.final_correct and all(step.correct for step in critique.steps)
+    assert critique.final_explanation == 'The answer is 72.'
+
+
 def test_commas_do_not_hide_a_number():
     problem = records.Problem('r', '?', '1200', 'It is 600*2 = 1200.\n#### 1200', 1, 'gsm8k')
     assert parsed('It is 600*2 = 1,200.\n#### 1,200', problem).final_correct is True

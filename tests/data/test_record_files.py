@@ -97,6 +97,7 @@ def test_absent_fields_are_unknown_and_steps_are_lines(folder):
         ({'steps': ['a', 1]}, 'must be a list of str'),
         ({'location': 2}, 'location=2 must be in 0 to 1'),
         ({'location': -1}, 'location=-1 must be in 0 to 1'),
+        ({'level': 2**31}, 'level=2147483648 must be in -2147483648 to 2147483647'),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(folder, changed, message):

@@ -97,6 +97,21 @@ def test_faulty_parquet_is_refused_with_file_and_row(tmp_path):
         loading.read_problems(path)
 
 
+@pytest.mark.parametrize(
+    ('columns', 'message'),
+    [
+        ({'at': pyarrow.array([2**60], pyarrow.timestamp('ms'))}, 'not a Parquet file that can'),
+        ({'answer': pyarrow.array(['8'])}, "column 'answer' twice"),
+    ],
+)
+def test_columns_that_cannot_be_read_are_refused_with_the_file(tmp_path, columns, message):
+    names = ['question', 'answer', *columns]
+    arrays = [pyarrow.array(['q']), pyarrow.array(['7']), *columns.values()]
+    parquet.write_table(pyarrow.table(arrays, names=names), tmp_path / 'train.parquet')
+    with pytest.raises(ValueError, match=rf'train\.parquet: .*{message}'):
+        loading.read_problems(tmp_path / 'train.parquet')
+
+
 def test_parquet_without_pyarrow_is_one_line(tmp_path, monkeypatch):
     path = tmp_path / 'train.parquet'
     path.write_bytes(b'')

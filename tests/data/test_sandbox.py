@@ -61,6 +61,18 @@ def test_a_program_is_answered_by_what_it_prints_and_its_last_value(box):
         assert answer == (wanted, 'answered')
 
 
+def test_a_program_finds_no_trace_of_the_one_before(box):
+    look = (
+        'import sys, gc\n'
+        'frame, texts = sys._getframe(), []\n'
+        'while frame := frame.f_back:\n'
+        '    texts += [str(value) for value in frame.f_locals.values()]\n'
+        'any("%d" % (6 * 111111) in text for text in texts)'
+    )
+    printed, found = box.run(['print(666666)', look])
+    assert (printed.text, found.text) == ('666666', 'False')
+
+
 def test_a_mistake_is_named_with_its_line(box):
     cases = {
         'x = 1\nx / 0': 'line 2: ZeroDivisionError: division by zero',
@@ -68,6 +80,7 @@ def test_a_mistake_is_named_with_its_line(box):
         'if True\n    1': "line 1: SyntaxError: expected ':'",
         'def f(): return f()\nf()': 'line 1: RecursionError: maximum recursion depth exceeded',
         'print(10 ** 5000)': 'line 1: ValueError: Exceeds the limit (4300 digits)',
+        'import sys\nsys.exit("no such number")': 'no such number',
         'raise KeyboardInterrupt': 'line 1: KeyboardInterrupt',
         'x = "\0"': 'source code string cannot contain null bytes',
         'class E(Exception):\n    def __str__(self): return 1 / 0\nraise E': 'line 3: E',
@@ -224,8 +237,7 @@ def test_an_attack_stays_inside_and_the_same_server_runs_the_next_program(box, h
     assert box.run(['6 * 7']) == [('42', 'answered')]
     # The same server goes on, and nothing stays behind it.
     assert box._idle == [before] and before.is_alive
-    children = pathlib.Path(f'/proc/{before.pid}/task/{before.pid}/children')
-    assert not children.read_text()
+    _wait_for(lambda: not _descendants(before.pid))
     assert not FLAG.exists() and pathlib.Path(__file__).exists()
 
 
@@ -285,18 +297,27 @@ def test_servers_and_programs_end_with_the_process_that_started_them():
     )
     parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
     server_pid = int(parent.stdout.readline())
-    children = pathlib.Path(f'/proc/{server_pid}/task/{server_pid}/children')
-    deadline = time.monotonic() + 30
-    while not (program_pid := children.read_text().strip()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    _wait_for(lambda: len(_descendants(server_pid)) == 2)  # the program, and who watches it
+    pids = (server_pid, *_descendants(server_pid))
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    pids = (server_pid, int(program_pid))
-    while any(_runs(pid) for pid in pids):
-        assert time.monotonic() < deadline, pids
+    _wait_for(lambda: not any(_runs(pid) for pid in pids))
+
+
+def _wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def _descendants(pid):
+    try:
+        pids = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    except OSError:
+        return []
+    return [each for child in map(int, pids) for each in (child, *_descendants(child))]
 
 
 def _runs(pid):

@@ -229,6 +229,13 @@ def test_the_script_reads_problems_as_runs_do(script, tmp_path):
     assert run.code == 0 and '3 texts' in run.output, run.errors
 
 
+@pytest.mark.parametrize('solution', ['', ' \n', None])
+def test_a_problem_without_solution_has_the_other_texts(tmp_path, solution):
+    row = {'question': '3 pens and 4?', 'answer': '7', 'solution': solution}
+    (tmp_path / 'b.jsonl').write_text(json.dumps(row))
+    assert list(tokenizer_training.read_texts(tmp_path / 'b.jsonl')) == ['3 pens and 4?', '7']
+
+
 @pytest.mark.parametrize(
     'name, text, flags, message',
     [

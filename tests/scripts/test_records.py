@@ -172,6 +172,13 @@ def test_impossible_conversions_are_refused(tmp_path, source, target, message):
         conversion.convert(str(tmp_path / source), str(tmp_path / target), form=None)
 
 
+def test_a_question_that_is_none_of_the_lab_has_no_known_answer(verifier):
+    record = record_files.from_fields(
+        {'question': 'Why?', 'response': '#### 7', 'critique': 'x', 'problem_id': 'lab/mine'}
+    )
+    assert card([record], verifier)['reference answer known'] == '0 of 1 (0.0 %)'
+
+
 def test_real_records_have_the_measured_figures(shared_data):
     paths = [str(shared_data / 'mathcritique' / f'{name}.json') for name in ('gsm8k', 'math')]
     problem_paths = [str(shared_data / 'gsm8k' / 'train.jsonl')]

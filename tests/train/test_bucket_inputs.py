@@ -87,7 +87,8 @@ def test_players_their_tokenizer_and_their_report(fake):
 def test_a_batch_that_is_not_finite_is_kept(fake):
     guard = nonfinite.FiniteGuard(f'{GS}/run/stages/00-base', 'skip')
     batch = tiny_model.random_batch(1, rows=2)
-    guard.push(7, [({'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}, batch)])
+    metrics = {'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}
+    guard.push(7, [nonfinite.Update(metrics, batch)])
     guard.flush()
     (name,) = fake.objects.names()
     assert name == 'run/stages/00-base/nonfinite/step-000007-0.npz'

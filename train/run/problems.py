@@ -10,7 +10,7 @@ from elenchus.data.problems.loading import PlacedProblem
 from elenchus.data.records import Problem
 from elenchus.model.ranges import show
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.train.config.data_settings import REWRITES
+from elenchus.train.config.data_settings import REWRITES, DataSettings
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.run import paths
 
@@ -53,20 +53,25 @@ def load_rows(settings: RunSettings, split: str) -> list[PlacedProblem]:
     if split == 'test' or not data.blend:
         rows = _rows_of(settings, source, path, split=split, count=count)
     else:
-        rows = _blended(settings, count)
+        rows = _blended(settings)
     return rows if data.rewrite == 'none' else [_rewritten(row, data.rewrite) for row in rows]
 
 
-def _blended(settings: RunSettings, count: int) -> list[PlacedProblem]:
+def _blended(settings: RunSettings) -> list[PlacedProblem]:
     """Training problems of several sets, by weight; ids of further sets begin with their number."""
     data = settings.data
-    sets = [(data.source, data.path, 1.0), *data.blend]
-    numbers = blending.counts([weight for *_, weight in sets], count)
     pools = []
-    for i, ((source, path, _), number) in enumerate(zip(sets, numbers, strict=True)):
+    for i, (source, path, number) in enumerate(_shares(data)):
         pool = _rows_of(settings, source, path, split='train', count=number) if number else []
         pools.append([_with_prefix(row, f'{i}/') for row in pool] if i else pool)
     return blending.interleave(pools)
+
+
+def _shares(data: DataSettings) -> list[tuple[str, str, int]]:
+    """Returns source, path and number of training problems of each set."""
+    sets = [(data.source, data.path, 1.0), *data.blend]
+    numbers = blending.counts([weight for *_, weight in sets], data.num_train)
+    return [(source, path, n) for (source, path, _), n in zip(sets, numbers, strict=True)]
 
 
 def _with_prefix(row: PlacedProblem, prefix: str) -> PlacedProblem:
@@ -103,8 +108,12 @@ def _rows_of(
         remedy = "; or set data.test_split='test'" if chosen == 'validation' else ''
         raise ValueError(f'config.data: {error}{remedy}') from error
     # One file for both splits has the training problems first: none of them is evaluated.
-    is_shared = source == 'jsonl' and not data.test_source and paths.resolve(path).is_file()
-    first = data.num_train if split == 'test' and is_shared else 0
+    first = _num_trained(data, path) if split == 'test' and source == 'jsonl' else 0
+    if first and chosen == 'validation':
+        raise ValueError(
+            f'config.data: path={path!r} is one file, so its validation problems would be those of '
+            "the test: use a folder with validation.jsonl; or set data.test_split='test'"
+        )
     if len(rows) - first < count:
         where = f' after the first {first}, which are trained on' if first else ''
         subject = f'data.num_{split}={count}'
@@ -116,6 +125,21 @@ def _rows_of(
     rows = rows[first : first + count]
     # Records are read from disk whenever they are indexed, so each is read once.
     return list(rows) if source == 'jsonl' else [PlacedProblem(p, p.id) for p in rows]
+
+
+def _num_trained(data: DataSettings, path: str) -> int:
+    """Returns how many problems at the start of a user's file are for training; 0 for a folder."""
+    file = paths.resolve(path)
+    if not file.is_file():
+        return 0
+    # The rest of `num_train` behind those of `path` stays unused: a blend moves no test problem.
+    sets = [(data.source, data.path, data.num_train), *_shares(data)[1:]]
+    numbers = [
+        number
+        for source, other, number in sets
+        if source == 'jsonl' and paths.resolve(other).resolve() == file.resolve()
+    ]
+    return max(numbers, default=0)
 
 
 def _load(settings: RunSettings, source: str, *, path: str, split: str) -> Sequence[Any]:

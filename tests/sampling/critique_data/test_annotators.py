@@ -164,7 +164,7 @@ def test_free_text_states_the_number_of_successes(judging):
     assert critique.final_correct is False
 
 
-def annotators_words(judging, location):
+def annotators_words(judging, location, ending=''):
     sampler = fake_engine.make_sampler(play)
     annotator = annotators.monte_carlo_annotator(
         sampler,
@@ -175,7 +175,13 @@ def annotators_words(judging, location):
         threshold=0.5,
         spec=SampleSpec(4, SAMPLING, 0, 0),
     )
-    return annotator([path_of(wrong_line(2), location=location)]), sampler.engine
+    return annotator([path_of(wrong_line(2) + ending, location=location)]), sampler.engine
+
+
+def test_free_text_states_an_answer_whatever_follows_it(judging):
+    texts, _ = annotators_words(judging, location=None, ending='\n')
+    (critique,) = map(grammars.RELEASED.parse, texts)
+    assert critique.final_explanation == f'The answer is {wrong_line(2)[-1]}.'
 
 
 def test_no_number_is_claimed_where_nothing_was_tried(judging):

@@ -95,6 +95,20 @@ def test_a_completion_without_content_is_paid_for_once_and_counted(tmp_path, rea
         assert len(api.paid) == 1 and client.usage()['answer_tokens'] == 10
 
 
+@pytest.mark.parametrize('damaged', ['', '{"request": 1}', '{"answer": {"words": 1}}', '[]'])
+def test_other_files_are_no_answers_and_a_damaged_answer_is_named(tmp_path, damaged):
+    with fake_api.serve(lambda body, number: fake_api.completion('ok')) as api:
+        client = api_requests.Client(settings(api.url), tmp_path)
+        client.ask([question(0)])
+        (stored,) = tmp_path.glob('*.json')
+        (tmp_path / 'notes.json').write_text('{}')
+        assert client.usage()['requests'] == 1
+        stored.write_text(damaged)
+        with pytest.raises(ValueError, match=f'{stored.name} is no stored answer: delete it') as e:
+            client.ask([question(0)])
+        assert '\n' not in str(e.value)
+
+
 def test_a_request_without_an_answer_in_time_is_sent_again(tmp_path):
     def respond(body, number):
         if number == 0:

@@ -174,13 +174,16 @@ def test_ordinary_problems_need_no_words(tmp_path, capsys):
 
 
 def test_one_file_for_both_splits_has_the_training_problems_first(tmp_path):
-    config = config_of(tmp_path, rows_of(70), path=str(tmp_path / 'train.jsonl'))
-    run = opened(config, tmp_path)
+    path = str(tmp_path / 'train.jsonl')
+    run = opened(config_of(tmp_path, rows_of(70), path=path), tmp_path)
     assert [p.id for p in run.inputs.train_problems] == [f'train/{i}' for i in range(1, 61)]
     assert [p.id for p in run.inputs.test_problems] == [f'train/{i}' for i in range(61, 71)]
-    config = config_of(tmp_path, rows_of(69), path=str(tmp_path / 'train.jsonl'))
-    message = refused(config, tmp_path)
+    message = refused(config_of(tmp_path, rows_of(69), path=path), tmp_path)
     assert 'has only 9 test problems after the first 60, which are trained on' in message
+    message = refused(
+        config_of(tmp_path, rows_of(70), path=path, test_split='validation'), tmp_path
+    )
+    assert 'is one file' in message and "data.test_split='test'" in message
 
 
 # Solutions without a number
