@@ -230,6 +230,14 @@ def test_a_study_has_its_panels(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_legend_of_a_study_has_the_arms_of_all_panels():
+    point = [(1, 2.0)]
+    panels = {'rounds': {'a': [[]], 'b': [point]}, 'right': {'a': [point], 'b': [[]]}}
+    figure = plots.study_panels(panels, {'rounds': ('x', 'y'), 'right': ('x', 'y')})
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['a', 'b']
+
+
 def test_a_folder_without_charts_is_an_error_of_one_line(tmp_path):
     with pytest.raises(ValueError, match='has no chart yet.*nearest: a folder of scripts.run'):
         plot_files.write_plots(epath.Path(tmp_path), epath.Path(tmp_path / 'out'))
