@@ -101,6 +101,52 @@ def test_turns_that_nobody_writes_get_no_room():
         assert shortest <= size.scored // 4 + opening.MULTIPLE and size.scored <= longest
 
 
+def bench_of(model):
+    """A bench of a saved model, of which only the description is read."""
+    config = shipped_configs.get_config('evaluate:default')
+    player = players.find_player('model', str(model))
+    opening.fit_to_player(config, player, '')
+    return opening.Bench(
+        opening.Models(str(model), critic=str(model)),
+        build.build(RunSettings, config),
+        config,
+        chats.Chat(player.tokenizer, player.template),
+        player,
+        actor=None,
+        critic=None,
+        verifier=None,
+    )
+
+
+def test_other_problems_or_parameters_at_the_same_paths_are_no_continuation(tmp_path):
+    description = json.loads(
+        (shipped_configs.ROOT / 'data/lab/checkpoint/model_config.json').read_text()
+    )
+    file = tmp_path / 'model_config.json'
+    problem = Problem('own/1', '3 + 4?', '7', '', 0, 'jsonl')
+    results = []
+
+    def evaluate(fingerprint, *problems):
+        file.write_text(json.dumps(description | {'fingerprint': fingerprint}))
+        places, rows = {'own': 'own.jsonl, 1 problems'}, {'own': problems}
+        with bench_of(tmp_path).directory(tmp_path / 'out', places, rows=rows) as directory:
+            stage = directory.stage('own')
+            results.append(stage.read_summary())
+            if results[-1] is None:
+                with stage.recorded() as summary:
+                    summary['greedy'] = 1.0
+
+    evaluate('a', problem)
+    evaluate('a', problem)
+    assert results[0] is None and results[1]['greedy'] == 1.0
+    with pytest.raises(ValueError, match=r'field bench\.data\.own was .* now '):
+        evaluate('a', dataclasses.replace(problem, answer='8'))
+    with pytest.raises(
+        ValueError, match=r'field bench\.contents\.critic was .*bench\.contents\.model was '
+    ):
+        evaluate('b', problem)
+
+
 # Figures of critics
 
 
