@@ -11,7 +11,7 @@ import pathlib
 
 from absl import app, flags
 
-from elenchus.data.files import atomic
+from elenchus.data.files import atomic, row_files
 from elenchus.data.problems import mixing, public_datasets
 from elenchus.train.config import build, cli
 
@@ -32,15 +32,27 @@ def counts(entries: list[str], *, flag: str) -> dict[str, int]:
     return numbers
 
 
+def folders_of(sets: str) -> dict[str, str]:
+    """Returns set -> its folder below `sets`, of the sets that have files of problems there."""
+    if sets and not pathlib.Path(sets).is_dir():
+        raise ValueError(f'--sets={sets}: folder not found; without --sets all are downloaded')
+    patterns = [f'{place}test*{e}' for place in ('', 'data/') for e in row_files.ENDINGS]
+    folders = {name: pathlib.Path(sets) / name for name in public_datasets.SETS if sets}
+    return {
+        name: str(folder)
+        for name, folder in folders.items()
+        if any(path for pattern in patterns for path in folder.glob(pattern))
+    }
+
+
 def main(_):
     """Writes the files and prints what there was to choose from."""
     values = flags.FLAGS
-    out, data = pathlib.Path(values.out), pathlib.Path(values.sets)
-    folders = {name: data / name for name in public_datasets.SETS if values.sets}
+    out = pathlib.Path(values.out)
     mixture = mixing.mix(
         counts(values.train, flag='train'),
         counts(values.test, flag='test'),
-        folders={n: str(path) for n, path in folders.items() if any(path.glob('test*.jsonl'))},
+        folders=folders_of(values.sets),
         data_dir=values.data_dir,
         limits=mixing.Limits(values.max_question, values.max_solution, values.computable),
         seed=values.seed,

@@ -94,3 +94,12 @@ def test_entries(entry, error):
         mix_problems.counts([entry], flag='train')
     with pytest.raises(ValueError, match='twice'):
         mix_problems.counts(['asdiv:1', 'asdiv:2'], flag='test')
+
+
+@pytest.mark.parametrize('file', ['test.jsonl', 'test.json', 'data/test-00000-of-00001.parquet'])
+def test_files_of_every_form_are_read_and_not_downloaded(tmp_path, file):
+    (tmp_path / 'asdiv' / file).parent.mkdir(parents=True)
+    (tmp_path / 'asdiv' / file).touch()
+    (tmp_path / 'svamp').mkdir()
+    assert mix_problems.folders_of(str(tmp_path)) == {'asdiv': str(tmp_path / 'asdiv')}
+    assert mix_problems.folders_of('') == {}
