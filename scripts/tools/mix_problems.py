@@ -75,4 +75,4 @@ if __name__ == '__main__':
     flags.DEFINE_bool('computable', True, 'Leave out answers that no equation of theirs reaches.')
     flags.DEFINE_integer('seed', 0, 'Seed of the choice and the order.')
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)
