@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import io
 import itertools
 import json
 
@@ -16,7 +15,6 @@ from elenchus.data.text import chat as chats
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling.test_time import strategies
 from elenchus.train.benchmarks import (
-    chat_session,
     evaluate_command,
     evaluate_sets,
     judge_command,
@@ -294,43 +292,7 @@ def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
         assert {n: v['all'][0] for n, v in table.items() if n in sizes} in ({}, sizes)
 
 
-# What a chat writes
-
-
-def test_control_characters_of_a_model_are_data():
-    hostile = 'a\x1b[31m\x07\u202e\u200b\x9b\r\n\tb'
-    written = chat_session.shown(hostile)
-    assert written == 'a\\x1b[31m\\x07\\u202e\\u200b\\x9b\\x0d\n\tb'
-
-
-@pytest.mark.parametrize(
-    ('line', 'colour'),
-    [
-        ('Correctness of the step: Wrong', chat_session.RED),
-        ('Correctness of the step: **Correct**', chat_session.GREEN),
-        ('eve 3 - 3 = 0 ; correct', chat_session.GREEN),
-        ('answer : wrong', chat_session.RED),
-        ('Incorrect is what it is: Incorrect', chat_session.RED),
-        ('This is wrong.', ''),
-    ],
-)
-def test_verdicts_are_coloured_and_other_words_are_not(line, colour):
-    written = chat_session.coloured(line)
-    assert written.count(chat_session.PLAIN) == bool(colour)
-    assert colour in written
-    assert written.replace(chat_session.PLAIN, '').replace(colour or 'x', '') == line
-
-
-def test_a_stream_writes_every_character_once():
-    chat = chats.Chat(tokenizers.lab_tokenizer())
-    tokens = chat.text_turn('attempt', 'ben : eve 7 - 4 = 3 ; ben 3\n #### 3').tokens
-    for colour in (None, chat_session.coloured):
-        out = io.StringIO()
-        stream = chat_session.Stream(out, chat, colour)
-        for end in range(1, len(tokens)):
-            stream.show(tokens[:end])
-        stream.show(tokens, is_last=True)
-        assert out.getvalue() == chat.tokenizer.decode(tokens[:-1])
+# The table
 
 
 def test_a_table_has_a_row_for_each_way_to_answer():
