@@ -23,7 +23,7 @@ if __name__ == '__main__':  # the imports below take seconds
     bench_flags.define(critic_help='Also criticise and refine, with this model as the critic.')
     flags.DEFINE_list('data', None, 'Problem sets, separated by commas.', required=True)
     flags.DEFINE_string('out', 'runs/evaluate', 'Folder of figures, episodes and report.')
-    flags.DEFINE_integer('num_problems', 0, 'First problems of each set; 0: all.')
+    flags.DEFINE_integer('num_problems', 0, 'First problems of each set; 0: all.', 0)
     flags.DEFINE_bool('greedy_only', False, 'Sample only the likeliest attempt.')
     answer_help(sys.argv)
 

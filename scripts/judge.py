@@ -24,8 +24,8 @@ if __name__ == '__main__':  # the imports below take seconds
     bench_flags.define(critic_help='The critic: a model or a stage.', needs_critic=True)
     flags.DEFINE_list('data', None, 'Benchmarks, separated by commas.', required=True)
     flags.DEFINE_string('out', 'runs/judge', 'Folder of figures and episodes.')
-    flags.DEFINE_integer('num_rows', 0, 'First solutions of each file; 0: all.')
-    flags.DEFINE_integer('num_votes', 0, 'Sampled critiques of each for majorities; 0: none.')
+    flags.DEFINE_integer('num_rows', 0, 'First solutions of each file; 0: all.', 0)
+    flags.DEFINE_integer('num_votes', 0, 'Sampled critiques of each for majorities; 0: none.', 0)
     answer_help(sys.argv)
 
 from elenchus.train.benchmarks import judge_command, opening

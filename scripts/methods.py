@@ -33,4 +33,4 @@ if __name__ == '__main__':
         print(write_index(INDEX))
 
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)

@@ -23,13 +23,13 @@ if __name__ == '__main__':  # the imports below take seconds
 from etils import epath
 
 from elenchus.train.config import cli
-from elenchus.train.report.plot_files import write_plots
+from elenchus.train.report.plot_files import FOLDER, write_plots
 
 
 def main(arguments: list[str]) -> None:
     """Writes the charts of the run that the command line names, and prints where they are."""
     (workdir,) = cli.named_folders(arguments, WORKDIR.value)
-    out = epath.Path(OUT.value or epath.Path(workdir) / 'plots')
+    out = epath.Path(OUT.value or epath.Path(workdir) / FOLDER)
     for name in write_plots(epath.Path(workdir), out):
         print(out / f'{name}.svg')
 

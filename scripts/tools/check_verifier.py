@@ -50,4 +50,4 @@ if __name__ == '__main__':
     flags.DEFINE_float('timeout_s', 5.0, 'Limit of processor time of one pair, in seconds.')
     flags.DEFINE_integer('limit', None, 'Number of problems to check; default: all.', lower_bound=1)
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)

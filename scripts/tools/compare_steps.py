@@ -27,9 +27,21 @@ GROUPS = {'train': r': train step$', 'logprobs': r': log-probabilities$'}
 
 
 def parse_changes(text: str) -> dict[str, Any]:
-    """Returns {field: value} of 'field=value; field=value', values as in Python."""
-    pairs = [part.partition('=') for part in text.split(';') if part.strip()]
-    return {name.strip(): ast.literal_eval(value.strip()) for name, _, value in pairs}
+    """Returns {field: value} of 'field=value; field=value', values as in Python.
+
+    Raises ValueError for a part that is not so.
+    """
+    changes = {}
+    for part in filter(str.strip, text.split(';')):
+        name, _, value = (text.strip() for text in part.partition('='))
+        try:
+            changes[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            raise ValueError(
+                f'--vary: {part.strip()!r} is no FIELD=VALUE with a value of Python, such as '
+                "train.rows=16 or model.remat='full'"
+            ) from None
+    return changes
 
 
 def settings_of(path: str, changes: dict[str, Any], *, layers: int) -> RunSettings:
@@ -95,12 +107,12 @@ if __name__ == '__main__':
 
     def main(_):
         """Compiles the variants in order and prints a row of each as it is known."""
+        variants = {text: parse_changes(SET.value) | parse_changes(text) for text in VARY.value}
         print(f'| {" | ".join(HEADER)} |\n{"|---" * len(HEADER)}|', flush=True)
-        for text in VARY.value:
-            changes = parse_changes(SET.value) | parse_changes(text)
+        for text, changes in variants.items():
             settings = settings_of(CONFIG.value, changes, layers=LAYERS.value)
             program, estimate = compile_program(settings, TOPOLOGY.value, GROUP.value)
             print(row(text or 'as configured', program, estimate), flush=True)
 
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)

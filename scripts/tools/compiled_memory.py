@@ -215,4 +215,4 @@ if __name__ == '__main__':
         print('\n'.join([*memory_table(rows), '', *traffic_table(rows)]))
 
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)

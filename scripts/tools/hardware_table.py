@@ -19,4 +19,4 @@ if __name__ == '__main__':
         print('\n'.join(hardware_table.table(topologies=MACHINES.value)))
 
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)

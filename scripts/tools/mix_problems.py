@@ -34,6 +34,8 @@ def counts(entries: list[str], *, flag: str) -> dict[str, int]:
 
 def folders_of(sets: str) -> dict[str, str]:
     """Returns set -> its folder in `sets`, of those that have one; '' has none."""
+    if sets and not pathlib.Path(sets).is_dir():
+        raise ValueError(f'--sets={sets}: folder not found; without --sets all are downloaded')
     names = public_datasets.SETS if sets else ()
     folders = {name: pathlib.Path(sets, name) for name in names}
     return {name: str(folder) for name, folder in folders.items() if folder.is_dir()}
@@ -69,4 +71,4 @@ if __name__ == '__main__':
     flags.DEFINE_bool('computable', True, 'Leave out answers that no equation of theirs reaches.')
     flags.DEFINE_integer('seed', 0, 'Seed of the choice and the order.')
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)

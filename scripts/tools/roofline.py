@@ -8,14 +8,14 @@ import runpy
 
 from absl import app, flags
 
-from elenchus.train.config import build
+from elenchus.train.config import build, cli
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import roofline
 
 if __name__ == '__main__':
-    ROWS = flags.DEFINE_integer('rows', 256, 'Rows of a training batch.')
-    LENGTH = flags.DEFINE_integer('length', 1024, 'Tokens of a row, and of a slot.')
-    SLOTS = flags.DEFINE_integer('slots', 2048, 'Sequences decoded at once, on all chips.')
+    ROWS = flags.DEFINE_integer('rows', 256, 'Rows of a training batch.', 1)
+    LENGTH = flags.DEFINE_integer('length', 1024, 'Tokens of a row, and of a slot.', 1)
+    SLOTS = flags.DEFINE_integer('slots', 2048, 'Sequences decoded at once, on all chips.', 1)
 
     def main(_):
         """Prints the bounds, the batch size that is compute-bound, and iterations of GRPO."""
@@ -29,4 +29,5 @@ if __name__ == '__main__':
         sizes = {'rows': SLOTS.value, 'length': LENGTH.value}
         print('\n'.join(('', *roofline.overlap_table(gsm8k, **sizes))))
 
-    app.run(main)
+    with cli.one_line_errors():
+        app.run(main, flags_parser=cli.parse_only_flags)

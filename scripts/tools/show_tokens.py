@@ -53,4 +53,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('first', 0, 'Index of the first example to print.', lower_bound=0)
     flags.DEFINE_integer('count', 2, 'Number of examples to print.', lower_bound=1)
     with cli.one_line_errors():
-        app.run(main, flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_only_flags)

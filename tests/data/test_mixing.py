@@ -75,6 +75,8 @@ def test_a_set_is_read_from_its_folder_in_any_form(tmp_path, name):
     path.touch()
     assert mix_problems.folders_of(str(tmp_path)) == {'svamp': str(tmp_path / 'svamp')}
     assert mix_problems.folders_of('') == {}
+    with pytest.raises(ValueError, match='--sets=.*other: folder not found'):
+        mix_problems.folders_of(str(tmp_path / 'other'))
 
 
 def test_its_files_are_read_again(folders, tmp_path):

@@ -6,12 +6,14 @@ import re
 
 import numpy as np
 import pytest
+from etils import epath
 
 from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.data.text import tokenizer
 from elenchus.train.config import build
 from elenchus.train.report import html_episodes, html_page
+from tests.support import browser_runs
 
 QUESTION = 'ben 3 ; eve : ben + 4 ; eve ?'
 STEPS = ('eve : ben + 4 = 7\n', ' #### 7')
@@ -297,6 +299,15 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
     kinds = {(e.attempt.facts.correct, e.response.facts.correct) for e in chosen}
     assert len(kinds) == 4
     assert {e.level for e in chosen} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize('part', ['', '/greedy'])
+def test_episodes_of_a_benchmark_are_shown(tmp_path, part):
+    """Its stages have the names of problem sets."""
+    episodes = [browser_runs.make_episode('lab/0/test/0'), browser_runs.make_episode('own/1')]
+    run = epath.Path(browser_runs.write_run(tmp_path, places={f'00-own{part}': episodes}))
+    page = html_page._chosen_episodes(run, {'00-own': {'accuracy': {'greedy': {'all': 1.0}}}})
+    assert '2 of the episodes of 00-own' in page and 'own/1' in page
 
 
 def test_few_episodes_are_all_chosen(words):

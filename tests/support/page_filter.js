@@ -2,8 +2,8 @@
 const fs = require('fs'), [page, input] = process.argv.slice(2);
 const load = (name) => (0, eval)(fs.readFileSync(`${page}/${name}.js`, 'utf8'));
 globalThis.document = { getElementById: () => null };
-['core', 'filter', 'diff', 'exporter'].forEach(load);
-const E = globalThis.elenchus, { index, texts, addresses, pairs } = JSON.parse(fs.readFileSync(input, 'utf8'));
+['core', 'filter', 'diff', 'exporter', 'compare'].forEach(load);
+const E = globalThis.elenchus, { index, texts, addresses, pairs, samples = [] } = JSON.parse(fs.readFileSync(input, 'utf8'));
 const turnText = (turn) => (turn.steps ? turn.steps.map((step) => step.text).join('\n') : turn.text);
 const run = { ...index, size: texts.length, says(i, words) {
   const problem = index.problems[index.columns.problem[i]];
@@ -16,4 +16,4 @@ const results = addresses.map((address) => {
     .map((f) => [f.name, Object.fromEntries(E.filter.facet(run, f, { kept, almost }))]));
   return { query, again, kept, facets };
 });
-console.log(JSON.stringify({ results, diffs: pairs.map(([a, b]) => E.diff.diff(a, b)), cells: pairs.flat().map(E.exporter.cell) }));
+console.log(JSON.stringify({ results, diffs: pairs.map(([a, b]) => E.diff.diff(a, b)), cells: pairs.flat().map(E.exporter.cell), intervals: samples.map(E.compare.interval) }));

@@ -130,7 +130,8 @@ class Session:
         self.out.write((f'{colour}{line}{PLAIN}' if self.is_terminal else line) + '\n')
 
     def _tell_answer(self, episode: Episode) -> None:
-        answer = answers.extract_answer(self.bench.chat.text(episode.response))
+        markers = self.bench.settings.data.answer.markers
+        answer = answers.extract_answer(self.bench.chat.text(episode.response), markers)
         text = 'none' if answer is None else shown(answer)
         self.out.write(self._bold(f'[answer: {text}]') + '\n')
         self.out.flush()

@@ -27,7 +27,7 @@ def evaluate(
     places = {s.name: f'{s.place}, {len(s.problems)} problems' for s in sets}
     with (
         opening.opened(models, config, problems) as bench,
-        bench.directory(out, places) as directory,
+        bench.directory(out, places, rows={s.name: s.problems for s in sets}) as directory,
     ):
         results = set_figures.measure_sets(
             directory,

@@ -45,7 +45,7 @@ def judge(
     lengths = functools.partial(judge_sets.prompt_lengths, solutions)
     with (
         opening.opened(models, config, [], prompt_lengths=lengths) as bench,
-        bench.directory(out, places) as directory,
+        bench.directory(out, places, rows={s.name: s.solutions for s in sets}) as directory,
     ):
 
         def measure(chosen: SolutionSet, stage: StageFolder) -> dict:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,14 +20,15 @@ from elenchus.data.text.chat import Chat
 from elenchus.model import platforms, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
+from elenchus.sampling import slots
 from elenchus.sampling.engine import weights
 from elenchus.train.benchmarks import players
 from elenchus.train.checkpoints.model_store import ModelStore
-from elenchus.train.config import build
+from elenchus.train.config import build, functions
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.config.stage_fields import MAY_CHANGE
+from elenchus.train.run import content_ids, prompt_sizes
 from elenchus.train.run import inputs as inputs_lib
-from elenchus.train.run import prompt_sizes
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs
 from elenchus.train.run.samplers import Samplers
@@ -110,17 +112,19 @@ class Bench:
 
     @contextlib.contextmanager
     def directory(
-        self, out: str | os.PathLike, places: Mapping[str, str]
+        self, out: str | os.PathLike, places: Mapping[str, str], *, rows: Mapping[str, Sequence]
     ) -> Iterator[RunDirectory]:
         """Opens and locks the folder of results; `places` says for each set where it comes from.
 
-        What was sampled there continues, if everything that it depends on is as it was.
+        What was sampled there continues, if everything that it depends on is as it was, also the
+        content of models, functions and `rows`, which are those of each set.
         """
         text = json.loads(build.to_json(self.config))
         text['bench'] = {
             'model': str(self.player.folder),
             'critic': self.models.critic,
-            'data': dict(places),
+            'data': {n: f'{place}, content {_hash(rows[n])}' for n, place in places.items()},
+            'contents': self._contents(),
         }
         directory = RunDirectory(
             epath.Path(out),
@@ -134,6 +138,20 @@ class Bench:
             tokenizer = self.chat.tokenizer
             tokenizer.save(directory.path / tokenizer.file_name)
             yield directory
+
+    def _contents(self) -> dict[str, str | None]:
+        """Returns ids of what lies at the paths of models and functions."""
+        folders = {'model': str(self.player.folder)}
+        if self.models.critic:
+            folders['critic'] = str(players.find_model('critic', self.models.critic))
+        ids = {name: content_ids.content_id(folder) for name, folder in folders.items()}
+        named = [f for f in functions.functions_of(self.settings) if _reads('', f.field)]
+        return ids | {f.reference: slots.load(f.reference).source_hash for f in named}
+
+
+def _hash(rows: Sequence) -> str:
+    """Returns sixteen hexadecimal digits that change with any problem or solution."""
+    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
 
 
 def _reads(stage: str, field: str) -> bool:

@@ -119,6 +119,14 @@ def _is_ours(error: BaseException) -> bool:
 # Parsing
 
 
+def parse_only_flags(argv: list[str]) -> list[str]:
+    """Parses as `parse_flags` the command line of a script that takes flags and nothing else."""
+    rest = parse_flags(argv)
+    if len(rest) > 1:
+        _fail(f'unexpected argument {rest[1]!r}; flags start with --')
+    return rest
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line for `app.run`; a mistake in it exits with one line and code 2.
 

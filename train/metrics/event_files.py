@@ -33,6 +33,8 @@ PENDING_BYTES = 8 << 20
 """Most bytes that wait for a bucket that fails; newer rows are dropped."""
 MAX_BINS = 60
 """Most bins of a histogram."""
+LARGEST = 1e12
+"""Size at which the values of a histogram are cut: far larger ones are too near for bins."""
 
 _warned: list[str] = []  # one warning a process, whatever the number of stages
 
@@ -47,6 +49,17 @@ def record_of(event: event_pb2.Event) -> bytes:
 def _checksum(content: bytes) -> bytes:
     crc = crc32c(content)
     return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def in_bins(values: Sequence[float]) -> np.ndarray:
+    """Returns the finite ones of some values, [N], so that `np.histogram` finds bins for them.
+
+    Values that differ by rounding alone, as 0.3 and 0.1 + 0.2, become equal.
+    """
+    array = np.asarray(values, float).ravel()
+    known = array[np.isfinite(array)].clip(-LARGEST, LARGEST)
+    is_one = known.size and np.ptp(known) <= 1e-9 * np.abs(known).max()
+    return np.full_like(known, known[0]) if is_one else known
 
 
 class EventFile:
@@ -74,8 +87,7 @@ class EventFile:
 
     def histogram(self, step: int, name: str, values: Sequence[float]) -> None:
         """Writes how values are distributed; those that are not finite are left out."""
-        array = np.asarray(values, float).ravel()
-        known = array[np.isfinite(array)]
+        known = in_bins(values)
         if known.size:
             self._add(step, summaries.histogram(name, known, 'auto', max_bins=MAX_BINS))
 

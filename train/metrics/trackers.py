@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from elenchus.data.text.printable import printable
-from elenchus.train.metrics.event_files import CLOSE_S, PENDING_BYTES
+from elenchus.train.metrics.event_files import CLOSE_S, PENDING_BYTES, in_bins
 
 Library = Literal['wandb', 'trackio']
 EXTRAS = {'wandb': 'elenchus[wandb]', 'trackio': 'elenchus[trackio]'}
@@ -46,12 +46,6 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Ends the stage."""
-
-
-def finite(values: Sequence[float]) -> np.ndarray:
-    """Returns the finite ones of some values, [N]."""
-    array = np.asarray(values, float).ravel()
-    return array[np.isfinite(array)]
 
 
 class TrackerProcess:
@@ -181,7 +175,7 @@ class StageBoard:
 
     def histogram(self, step: int, name: str, values: Sequence[float]) -> None:
         """Shows how values are distributed."""
-        known = finite(values)
+        known = in_bins(values)
         if known.size:
             counts, edges = np.histogram(known, NUM_BINS)
             self._send(step, name=name, histogram=[counts.tolist(), edges.tolist()])

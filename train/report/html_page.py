@@ -269,15 +269,20 @@ def _training_curves(workdir: epath.Path, stages: Stages) -> str:
 
 
 def _chosen_episodes(workdir: epath.Path, stages: Stages) -> str:
-    folders = [workdir / 'stages' / name / 'episodes' for name in stages if 'evaluate' in name]
+    # A benchmark's stages have the names of its sets; greedy attempts are a part of each.
+    names = [name for name in stages if 'evaluate' in name]
+    names += [name for name, summary in stages.items() if summary.get('accuracy')]
+    places = [workdir / 'stages' / name / part for name in names for part in ('', 'greedy')]
+    folders = [place / 'episodes' for place in places]
     folder = next((f for f in folders if any(f.glob('*.array_record'))), None)
     path = tokenizer.find_tokenizer_file(workdir)
     if folder is None or path is None:
         return html.NOT_RUN
     decode = tokenizer.load_tokenizer(path).decode
     chosen = html_episodes.choose_episodes(episode_files.read_episodes(folder), NUM_EPISODES)
+    name = folder.parent.relative_to(workdir / 'stages')
     note = (
-        f'{len(chosen)} of the episodes of {html.escape(folder.parent.name)}, of each kind and '
+        f'{len(chosen)} of the episodes of {html.escape(name)}, of each kind and '
         "level by turns. The number at a step is the critic's probability that it is right."
     )
     return f'<p class="soft">{note}</p>' + ''.join(

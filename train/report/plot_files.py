@@ -16,6 +16,7 @@ from elenchus.train.report import charts, drawing, episode_charts, plots, run_fi
 from elenchus.train.report.charts import Chart
 from elenchus.train.report.csv_tables import write_csv
 
+FOLDER = 'plots'  # of a run's charts, in its own folder
 ENDINGS = ('.svg', '.png', '.csv')
 MAX_NAME = 80  # characters of a file's name
 
@@ -46,15 +47,18 @@ def write_plots(workdir: epath.Path, out: epath.Path) -> list[str]:
             f'{workdir} has no chart yet: no stage has metrics or a summary with accuracies; '
             'nearest: a folder of scripts.run or scripts.study, such as runs/lab'
         )
-    if not atomic.is_remote(out):
-        _delete_others(out, names)
+    if out == workdir / FOLDER and not atomic.is_remote(out):
+        _delete_others(out, names)  # in another folder they may be of another run, or the user's
     return names
 
 
 def studies_of(workdir: epath.Path) -> Iterator[Chart]:
     """Yields the panels of the studies whose results are in a folder."""
     for path in sorted(workdir.glob('*.json')):
-        results = jsonl.read_object(path)
+        try:
+            results = jsonl.read_object(path)
+        except ValueError:  # a JSON file of somebody else
+            continue
         panels, labels = results.get('panels'), results.get('labels')
         if isinstance(panels, dict) and isinstance(labels, dict) and panels.keys() == labels.keys():
             yield study_chart(path.stem, panels, labels)

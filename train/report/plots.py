@@ -249,7 +249,11 @@ def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> fig
         axes.xaxis.get_major_locator().set_params(
             integer=all(float(x).is_integer() for x in places)
         )
-    handles, names = grid[0].get_legend_handles_labels()
+    # An arm may have points in one panel only; its colour is the same in all.
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid]
+    shown = {name: handle for pair in pairs for handle, name in pair}
+    names = [arm for arm in next(iter(panels.values())) if arm in shown]
+    handles = [shown[name] for name in names]
     figure.legend(handles, names, loc='outside right upper', frameon=False)
     return figure
 

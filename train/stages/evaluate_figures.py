@@ -289,11 +289,13 @@ def by_question(problems: Sequence[Problem], right: Mapping[str, Sequence[float]
 def indices_by_level(problems: Sequence[Problem]) -> dict[str, list[int]]:
     """Returns the indices of the problems of each level, of 'all', and of each of several sets.
 
-    A problem's set is what its id begins with, as `asdiv` of `asdiv/12`.
+    A problem's set is what its id begins with, as `asdiv` of `asdiv/12`. Sets of which one has the
+    name of a level, as `2` of the exercise `2/12`, have no rows of their own.
     """
     groups = collections.defaultdict(list)
     sets = [problem.id.partition('/')[0] for problem in problems]
     has_several = len(set(sets)) > 1 and all('/' in problem.id for problem in problems)
+    has_several &= not {'all', *(str(problem.level) for problem in problems)} & set(sets)
     for i, problem in enumerate(problems):
         groups['all'].append(i)
         groups[str(problem.level)].append(i)

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import io
 import itertools
 import json
 
@@ -16,7 +15,6 @@ from elenchus.data.text import chat as chats
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling.test_time import strategies
 from elenchus.train.benchmarks import (
-    chat_session,
     evaluate_command,
     evaluate_sets,
     judge_command,
@@ -99,6 +97,52 @@ def test_turns_that_nobody_writes_get_no_room():
         assert max(engine.decode_cache_lengths) < engine.max_length
         shortest, *_, longest = fitted.sampling.score.lengths
         assert shortest <= size.scored // 4 + opening.MULTIPLE and size.scored <= longest
+
+
+def bench_of(model):
+    """A bench of a saved model, of which only the description is read."""
+    config = shipped_configs.get_config('evaluate:default')
+    player = players.find_player('model', str(model))
+    opening.fit_to_player(config, player, '')
+    return opening.Bench(
+        opening.Models(str(model), critic=str(model)),
+        build.build(RunSettings, config),
+        config,
+        chats.Chat(player.tokenizer, player.template),
+        player,
+        actor=None,
+        critic=None,
+        verifier=None,
+    )
+
+
+def test_other_problems_or_parameters_at_the_same_paths_are_no_continuation(tmp_path):
+    description = json.loads(
+        (shipped_configs.ROOT / 'data/lab/checkpoint/model_config.json').read_text()
+    )
+    file = tmp_path / 'model_config.json'
+    problem = Problem('own/1', '3 + 4?', '7', '', 0, 'jsonl')
+    results = []
+
+    def evaluate(fingerprint, *problems):
+        file.write_text(json.dumps(description | {'fingerprint': fingerprint}))
+        places, rows = {'own': 'own.jsonl, 1 problems'}, {'own': problems}
+        with bench_of(tmp_path).directory(tmp_path / 'out', places, rows=rows) as directory:
+            stage = directory.stage('own')
+            results.append(stage.read_summary())
+            if results[-1] is None:
+                with stage.recorded() as summary:
+                    summary['greedy'] = 1.0
+
+    evaluate('a', problem)
+    evaluate('a', problem)
+    assert results[0] is None and results[1]['greedy'] == 1.0
+    with pytest.raises(ValueError, match=r'field bench\.data\.own was .* now '):
+        evaluate('a', dataclasses.replace(problem, answer='8'))
+    with pytest.raises(
+        ValueError, match=r'field bench\.contents\.critic was .*bench\.contents\.model was '
+    ):
+        evaluate('b', problem)
 
 
 # Figures of critics
@@ -248,43 +292,7 @@ def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
         assert {n: v['all'][0] for n, v in table.items() if n in sizes} in ({}, sizes)
 
 
-# What a chat writes
-
-
-def test_control_characters_of_a_model_are_data():
-    hostile = 'a\x1b[31m\x07\u202e\u200b\x9b\r\n\tb'
-    written = chat_session.shown(hostile)
-    assert written == 'a\\x1b[31m\\x07\\u202e\\u200b\\x9b\\x0d\n\tb'
-
-
-@pytest.mark.parametrize(
-    ('line', 'colour'),
-    [
-        ('Correctness of the step: Wrong', chat_session.RED),
-        ('Correctness of the step: **Correct**', chat_session.GREEN),
-        ('eve 3 - 3 = 0 ; correct', chat_session.GREEN),
-        ('answer : wrong', chat_session.RED),
-        ('Incorrect is what it is: Incorrect', chat_session.RED),
-        ('This is wrong.', ''),
-    ],
-)
-def test_verdicts_are_coloured_and_other_words_are_not(line, colour):
-    written = chat_session.coloured(line)
-    assert written.count(chat_session.PLAIN) == bool(colour)
-    assert colour in written
-    assert written.replace(chat_session.PLAIN, '').replace(colour or 'x', '') == line
-
-
-def test_a_stream_writes_every_character_once():
-    chat = chats.Chat(tokenizers.lab_tokenizer())
-    tokens = chat.text_turn('attempt', 'ben : eve 7 - 4 = 3 ; ben 3\n #### 3').tokens
-    for colour in (None, chat_session.coloured):
-        out = io.StringIO()
-        stream = chat_session.Stream(out, chat, colour)
-        for end in range(1, len(tokens)):
-            stream.show(tokens[:end])
-        stream.show(tokens, is_last=True)
-        assert out.getvalue() == chat.tokenizer.decode(tokens[:-1])
+# The table
 
 
 def test_a_table_has_a_row_for_each_way_to_answer():

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -228,6 +229,23 @@ def test_tensorboard_has_histograms_and_texts(tmp_path):
     assert text.metadata.plugin_data.plugin_name == 'text'
     assert text.tensor.string_val == [b'    one\n    # two \\x1b[2J <b>']
     assert not any(name.startswith('nothing') for name in shown)
+
+
+@pytest.mark.parametrize(
+    'values',
+    [[0.3, 0.1 + 0.2], [0.3] * 500 + [0.1 + 0.2] * 300, [1e16, 1e16 + 2], [-1e308, 0.0, 1e308]],
+)
+def test_values_that_no_bins_divide_have_a_histogram(tmp_path, values):
+    """NumPy refuses a range of rounding errors, and one whose size is beyond float64."""
+    file = event_files.EventFile(tmp_path / 'board')
+    file.histogram(1, 'reward', values)
+    file.close()
+    (content,) = disk_files(tmp_path / 'board')
+    assert tensors(content)['reward'][1].histo.num == len(values)
+    sent = []
+    board = trackers.StageBoard(types.SimpleNamespace(send=sent.append), 'reinforce')
+    board.histogram(1, 'reward', values)
+    assert sum(sent[0]['histogram'][0]) == len(values)
 
 
 def test_episodes_are_shown_in_a_folder_of_their_own_and_not_without_end(tmp_path, monkeypatch):

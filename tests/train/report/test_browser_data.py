@@ -281,6 +281,15 @@ def test_files_of_others_stay(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
 
 
+def test_a_page_and_data_of_others_stay(run, tmp_path):
+    (tmp_path / 'data').mkdir()
+    for name in ('index.html', 'data/mine.js'):
+        (tmp_path / name).write_text('mine')
+        with pytest.raises(ValueError, match='has other files; use a new folder'):
+            folder.write_browser(run, tmp_path)
+        assert (tmp_path / name).read_text() == 'mine'
+
+
 def test_the_run_is_only_read(run, tmp_path):
     before = sorted(path for path in run.rglob('*'))
     folder.write_browser(run, tmp_path / 'out')

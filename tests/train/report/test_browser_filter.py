@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elenchus.sampling.metrics import statistics
 from elenchus.train.report.browser import filters, folder
 from tests.support import browser_runs
 
@@ -188,6 +189,23 @@ def test_word_differences_and_cells_of_tables(tmp_path):
     differing = [[t.strip() for t, only in side if only] for side in output['diffs'][-4]]
     assert differing == [['5'], ['7']]
     assert output['cells'][-6:] == ["'=cmd|x", "'+1", '"a,""b""\n"', "'@x", "'-2", "'\t=1"]
+
+
+@pytest.mark.skipif(NODE is None, reason='no Node')
+def test_the_interval_of_a_comparison_needs_as_many_questions_as_elsewhere(tmp_path):
+    enough = [0.0, 1.0] * (statistics.MIN_QUESTIONS // 2)
+    output = in_node(
+        tmp_path,
+        index={'fields': []},
+        texts=[],
+        addresses=[],
+        pairs=[],
+        samples=[enough[1:], enough],
+    )
+    few, known = output['intervals']
+    assert few == {'mean': pytest.approx(25 / 49), 'low': None, 'high': None}
+    same = statistics.bootstrap(enough, num_resamples=1000, seed=0, level=0.95)
+    assert list(known.values()) == pytest.approx(list(same), abs=0.03)
 
 
 def test_the_fields_have_one_definition():

@@ -215,11 +215,32 @@ def test_charts_of_an_earlier_call_go_and_other_files_stay(tmp_path, monkeypatch
     assert sorted(path.name for path in out.iterdir()) == ['mine.csv', 'notes.txt']
 
 
-def test_a_study_has_its_panels(tmp_path):
+def test_charts_of_others_stay_in_a_folder_that_the_user_names(tmp_path, monkeypatch):
+    study, paper = epath.Path(tmp_path / 'study'), epath.Path(tmp_path / 'paper')
+    write_study(study)
+    monkeypatch.setattr(drawing, 'save_for_paper', lambda draw, path: None)
+    for out in (paper, study / 'plots'):
+        out.mkdir()
+        for ending in plot_files.ENDINGS:
+            (out / f'mine{ending}').write_text('x')
+        plot_files.write_plots(study, out)
+    assert len(list(paper.glob('mine.*'))) == 3
+    assert not list((study / 'plots').glob('mine.*'))  # the folder of this command alone
+
+
+def write_study(folder):
+    """A folder with the results of a study, and JSON files that are none."""
     panels = {'right by tokens': {'a<b>': [[[1, 2.0], [2, 3.0]], [[1, 4.0]]], 'c': [[[3, 5.0]]]}}
     study = {'panels': panels, 'labels': {'right by tokens': ['tokens', 'right, %']}}
-    (tmp_path / 'study.json').write_text(json.dumps(study))
-    (tmp_path / 'config.json').write_text('{}')
+    folder.mkdir(exist_ok=True)
+    (folder / 'study.json').write_text(json.dumps(study))
+    (folder / 'config.json').write_text('{}')
+    (folder / 'answers.json').write_text('[1, 2]')
+    (folder / 'notes.json').write_text('not JSON')
+
+
+def test_a_study_has_its_panels(tmp_path):
+    write_study(tmp_path)
     assert plot_files.write_plots(epath.Path(tmp_path), epath.Path(tmp_path / 'plots')) == [
         'study-study'
     ]
@@ -228,6 +249,14 @@ def test_a_study_has_its_panels(tmp_path):
         ('a<b>', '0', '1', '2.0'), ('a<b>', '0', '2', '3.0'), ('a<b>', '1', '1', '4.0'),
         ('c', '0', '3', '5.0'),
     ]  # fmt: skip
+
+
+def test_the_legend_of_a_study_has_the_arms_of_all_panels():
+    point = [(1, 2.0)]
+    panels = {'rounds': {'a': [[]], 'b': [point]}, 'right': {'a': [point], 'b': [[]]}}
+    figure = plots.study_panels(panels, {'rounds': ('x', 'y'), 'right': ('x', 'y')})
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['a', 'b']
 
 
 def test_a_folder_without_charts_is_an_error_of_one_line(tmp_path):

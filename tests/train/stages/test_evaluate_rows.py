@@ -136,3 +136,11 @@ def test_tables_by_level_have_a_row_for_each_of_several_sets():
     assert set(evaluate_figures.indices_by_level(problems[::2])) == {'1', '2', 'all'}
     unnamed = [dataclasses.replace(problem, id=str(i)) for i, problem in enumerate(problems)]
     assert set(evaluate_figures.indices_by_level(unnamed)) == {'1', '2', 'all'}
+
+
+@pytest.mark.parametrize('first', ['2', 'all'])
+def test_a_set_with_the_name_of_a_level_is_not_counted_with_it(first):
+    rows = [(f'{first}/1', 1), ('3/1', 2), ('3/2', 1)]
+    problems = [records.Problem(name, 'q', '1', '', level, 'jsonl') for name, level in rows]
+    groups = evaluate_figures.indices_by_level(problems)
+    assert groups == {'1': [0, 2], '2': [1], 'all': [0, 1, 2]}

@@ -1,5 +1,6 @@
 """Writes the folder of the episode browser of a run, or of two runs to compare."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -58,8 +59,8 @@ def check_out(out: epath.Path) -> None:
     """Raises ValueError if a folder has files and none of them is of an earlier browser."""
     if out.is_file():
         raise ValueError(f'--out={out} is a file; use a folder')
-    ours = (out / 'data', out / FIRST_FILE)
-    if out.exists() and any(out.iterdir()) and not any(path.exists() for path in ours):
+    ours = itertools.chain(out.glob('data/a-index.js'), out.glob('data/a-text-0000.js'))
+    if out.exists() and any(out.iterdir()) and not any(ours):
         raise ValueError(f'--out={out} has other files; use a new folder such as {out / "browser"}')
 
 

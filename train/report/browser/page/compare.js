@@ -3,7 +3,7 @@
   'use strict';
 
   const { h } = E;
-  const RESAMPLES = 1000;
+  const RESAMPLES = 1000, MIN_QUESTIONS = 50; // as in sampling/metrics/statistics.py
 
   // A small generator of random numbers (mulberry32), so that an interval is the same every time.
   function generator(seed) {
@@ -15,10 +15,10 @@
     };
   }
 
-  // Mean and 95 % percentile interval of values, resampled; the interval is null below 8 values.
+  // Mean and 95 % percentile interval of values, resampled; the interval is null below MIN_QUESTIONS.
   function interval(values) {
     const n = values.length, mean = n ? values.reduce((a, b) => a + b, 0) / n : null;
-    if (n < 8) return { mean, low: null, high: null };
+    if (n < MIN_QUESTIONS) return { mean, low: null, high: null };
     const random = generator(n), means = [];
     for (let r = 0; r < RESAMPLES; r++) {
       let sum = 0;
