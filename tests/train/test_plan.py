@@ -1,6 +1,9 @@
 """Memory plans: exact counts equal what JAX allocates; a plan that fits is found."""
 
+import ast
 import dataclasses
+import math
+import re
 
 import jax
 import numpy as np
@@ -279,9 +282,32 @@ def test_adapters_need_less_than_all_weights_and_a_quantized_base_less_still():
 
 
 def test_a_mesh_that_does_not_cover_the_chips_is_refused():
-    with pytest.raises(ValueError, match=r'mesh=\(3, 1, 1\) does not divide the 8 chips'):
-        memory_plan.fill_mesh((3, 1, 1), 8)
-    assert memory_plan.fill_mesh((2, -1, 2), 8) == (2, 2, 2)
+    assert sharding.fill_mesh((2, -1, 2), 8) == (2, 2, 2)
+    assert sharding.fill_mesh((1, -1, 1, 4), 8) == (1, 2, 1, 4)
+    with pytest.raises(ValueError, match=r'mesh=\(3, 1, 1\) must cover the 8 devices exactly'):
+        sharding.fill_mesh((3, 1, 1), 8)
+    with pytest.raises(ValueError, match=r'mesh=\(-1, -1, 1\) .* at most one of them -1'):
+        sharding.fill_mesh((-1, -1, 1), 8)
+
+
+@pytest.mark.parametrize(
+    ('mesh', 'context', 'words'),
+    [
+        (
+            (3, 1, 1),
+            4,
+            r'mesh=\(3, 1, 1\) must cover the 2 devices .* context=4 exactly; nearest: (.*), or',
+        ),
+        ((1, -1, 1), 3, r'context=3 must divide the 8 devices; nearest: (.*)'),
+        ((1, -1, 1), 16, r'context=16 must divide the 8 devices; nearest: (.*)'),
+    ],
+)
+def test_the_nearest_mesh_of_a_context_is_one(mesh, context, words):
+    with pytest.raises(ValueError, match=words) as error:
+        sharding.fill_mesh((*mesh, context), 8)
+    nearest = ast.literal_eval(re.search(words, str(error.value))[1])
+    changed = (*nearest, context) if isinstance(nearest, tuple) else (*mesh, nearest)
+    assert math.prod(sharding.fill_mesh(changed, 8)) == 8
 
 
 @pytest.mark.parametrize(('name', 'needed'), [('8xh100', 'gpu'), ('v5e-8', 'tpu')])

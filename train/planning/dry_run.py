@@ -171,7 +171,7 @@ def plan_for(s: RunSettings, machine: Topology) -> RunPlan:
     plan = plan_of(s)
     attention = kernels.implementation(plan.model, machines.platform(machine))
     model = dataclasses.replace(plan.model, attention=attention)
-    mesh = memory_plan.fill_mesh(plan.mesh, machine.num_chips)
+    mesh = sharding.fill_mesh(plan.mesh, machine.num_chips)
     return memory_plan.on_mesh(dataclasses.replace(plan, model=model), mesh)
 
 

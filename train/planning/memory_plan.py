@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from elenchus.model import memory_estimate
+from elenchus.model import memory_estimate, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.config import ModelConfig
 from elenchus.train.planning import machines
@@ -24,7 +24,6 @@ from elenchus.train.planning.plan_parts import (
     TrainingLoad,
     abstract_player,
     abstract_state,
-    fill_mesh,
     on_mesh,
     state_bytes,
     teacher_bytes,
@@ -45,7 +44,6 @@ __all__ = [
     'abstract_player',
     'abstract_state',
     'decode_phase',
-    'fill_mesh',
     'fits',
     'logprob_phase',
     'nearest_fit',
@@ -129,7 +127,7 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
     does not run on this kind of machine.
     """
     kernels.check_backend(plan.model, machines.platform(machine))
-    mesh = memory_estimate.abstract_mesh(fill_mesh(plan.mesh, machine.num_chips))
+    mesh = memory_estimate.abstract_mesh(sharding.fill_mesh(plan.mesh, machine.num_chips))
     by_name = {t.name: training_phase(plan, t, mesh) for t in plan.trainings}
     for training in plan.trainings:
         if training.logprobs:
@@ -206,7 +204,7 @@ def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
             for t in plan.trainings
         )
         try:
-            filled = fill_mesh(mesh, count)
+            filled = sharding.fill_mesh(mesh, count)
         except ValueError:
             continue
         varied = on_mesh(dataclasses.replace(plan, model=model, trainings=trainings), filled)
