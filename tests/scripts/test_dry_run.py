@@ -141,6 +141,12 @@ def test_gpu_topologies_are_not_compiled_for():
         compiled_table.compile_run(s, '8xh100')
 
 
+def test_programs_that_are_no_regular_expression_are_refused():
+    s = settings_of(gsm8k.get_config('smoke'))
+    with pytest.raises(ValueError, match=r"--programs='decode \('.*; nearest: '.*\('$"):
+        compiled_table.compile_run(s, 'cpu', only='decode (')
+
+
 TEACHERS = {'improve.teacher': 'vanilla', 'reinforce.teacher': 'reinforce'}
 
 
