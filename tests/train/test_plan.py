@@ -128,6 +128,36 @@ def test_matrices_quantized_by_the_engine_are_counted_once_beside_the_players(se
         assert small[part] < large[part]
 
 
+def test_prefix_caches_of_both_players_are_counted():
+    engine = dataclasses.replace(ENGINE, prefix_cache_rows=8, prefix_cache_length=40)
+    mesh = memory_estimate.abstract_mesh((2, 2, 2))
+    phases = memory_plan.sampling_phases(plan_of(training(), engine=engine), mesh)
+    # Two of the rows and one of the two key/value heads are on a device.
+    size = 2 * CONFIG.num_layers * 2 * 1 * 40 * CONFIG.head_dim * 4
+    assert phases.keys() == {'prefill', 'decode', 'weights of the sampler'}
+    for phase in phases.values():
+        assert phase.get('prefix cache', 0) + phase['prefix caches beside it'] == 2 * size
+    assert phases['prefill']['prefix cache'] == size  # what the program reads
+    without = memory_plan.sampling_phases(plan_of(training()), mesh)
+    assert not any(phase['prefix caches beside it'] for phase in without.values())
+    assert without['prefill']['cache of a prefill'] < phases['prefill']['cache of a prefill']
+
+
+@pytest.mark.parametrize(('own', 'other'), [('float32', 'bfloat16'), ('bfloat16', 'float32')])
+def test_the_sampler_is_planned_in_its_own_dtype(own, other):
+    """As the sampler of a model with that dtype is; also where the trainer's has a kernel."""
+    engine, fit = dataclasses.replace(ENGINE, dtype=other), training(length=64)
+    model = dataclasses.replace(CONFIG, dtype=own, attention_soft_cap=0.0, head_dim=8)
+    like = dataclasses.replace(model, dtype=other)
+    mesh = memory_estimate.abstract_mesh((2, 2, 2))
+    plan, expected = plan_of(fit, model=model, engine=engine), plan_of(fit, model=like)
+    for name, phase in memory_plan.sampling_phases(expected, mesh).items():
+        assert memory_plan.sampling_phases(plan, mesh)[name] == phase
+    if own == 'bfloat16':
+        on_gpu = dataclasses.replace(plan, model=dataclasses.replace(model, attention='cudnn'))
+        assert memory_plan.phases(on_gpu, machines.topology('8xh100'))
+
+
 def is_quantized(x):
     return isinstance(x, qwix.QArray)
 

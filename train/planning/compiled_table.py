@@ -66,7 +66,9 @@ def phase_of(name: str, plan: RunPlan) -> Phase | None:
     if shape:
         rows, length = int(shape[2]), int(shape[3])
         return {
-            'prefill': lambda: memory_plan.prefill_phase(plan, mesh, rows=rows, length=length),
+            'prefill': lambda: memory_plan.prefill_phase(
+                plan, mesh, rows=rows, length=length, from_prefixes='from prefixes' in name
+            ),
             'decode': lambda: memory_plan.decode_phase(plan, mesh),
             'scoring': lambda: memory_plan.scoring_phase(plan, mesh, rows=rows, length=length),
         }[shape[1]]()

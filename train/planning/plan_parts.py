@@ -74,10 +74,12 @@ def on_mesh(plan: RunPlan, mesh: tuple[int, ...]) -> RunPlan:
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
 TRAINING_STATES = 'states of training beside it'
 TEACHER = 'weights of the teacher'
+PREFIXES = 'prefix caches beside it'
 BESIDE = (
     OTHER_WEIGHTS,
     TEACHER,
     TRAINING_STATES,
+    PREFIXES,
     'optimizer state beside it',
     'frozen base beside it',
     'head beside it',
