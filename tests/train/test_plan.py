@@ -277,7 +277,31 @@ def test_machines_are_known_by_name(name, chips, gib, slice_name):
     )
 
 
-@pytest.mark.parametrize('name', ['v5e', 'v7x-8', 'h100', '8xh1000', 'v5p-1', ''])
+@pytest.mark.parametrize('name', ['v5p-9', 'v4-3'])
+def test_half_a_chip_is_refused(name):
+    with pytest.raises(
+        ValueError, match=rf"topology='{name}' counts 2 cores .*; nearest: "
+    ) as error:
+        machines.topology(name)
+    assert machines.topology(str(error.value).split(': ')[-1]).num_chips == int(name[-1]) // 2
+
+
+@pytest.mark.parametrize(('name', 'nearest'), [('v5p-24', 'v5p-32'), ('v6e-6', 'v6e-8')])
+def test_a_slice_that_cannot_be_described_is_refused(name, nearest):
+    with pytest.raises(ValueError, match=f'{name} has .*; nearest: {nearest}'):
+        machines.slice_name(machines.topology(name))
+
+
+def test_no_larger_machine_is_named_for_the_cpu():
+    fit, machine = training(rows=2**30, length=64), machines.topology('cpu')
+    assert machines.twice_as_large(machine) is None
+    plan = plan_of(fit, mesh=(-1, 1, 1))
+    phases = memory_plan.phases(plan, machine)
+    with pytest.raises(ValueError, match='nothing fits on this machine'):
+        dry_run.check_fits(plan, machine, phases)
+
+
+@pytest.mark.parametrize('name', ['v5e', 'v7x-8', 'h100', '8xh1000', 'v5p-1', '8xv5p', ''])
 def test_an_unknown_machine_is_refused_with_the_nearest(name):
     with pytest.raises(ValueError, match=rf'unknown topology={name!r}; .*; nearest: '):
         machines.topology(name)

@@ -185,6 +185,8 @@ def nearest_fit(plan: RunPlan, machine: Topology) -> tuple[RunPlan, Topology] | 
             except ValueError:  # this mesh does not divide the model
                 continue
         machine = machines.twice_as_large(machine)
+        if machine is None:
+            break
     return None
 
 
