@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from elenchus.model import memory_estimate, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.config import ModelConfig
+from elenchus.sampling.engine import shapes, weights
 from elenchus.train.planning import machines
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.plan_parts import (
@@ -180,14 +181,27 @@ def nearest_fit(plan: RunPlan, machine: Topology) -> tuple[RunPlan, Topology] | 
     for _ in range(7):
         for variation in variations(plan, machine):
             try:
+                check_sampling(variation)
                 if fits(phases(variation, machine), machine):
                     return variation, machine
-            except ValueError:  # this mesh does not divide the model
+            except ValueError:  # this mesh does not divide the model or the slots
                 continue
         machine = machines.twice_as_large(machine)
         if machine is None:
             break
     return None
+
+
+def check_sampling(plan: RunPlan) -> None:
+    """Raises ValueError, naming the field, if the sampler's shapes do not divide over the mesh."""
+    if plan.sampling is None:
+        return
+    mesh, score = memory_estimate.abstract_mesh(plan.mesh), plan.sampling.score
+    # The plan names the kernel that 'auto' is for the trainer's dtype.
+    model = dataclasses.replace(plan.model, attention='auto')
+    weights.check_sampler(model, plan.sampling.engine, mesh)
+    if score is not None:
+        shapes.check_divides('sampling.score.rows', score.rows, sharding.num_row_parts(mesh))
 
 
 def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
