@@ -51,7 +51,7 @@ def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax
     the number of slices.
     """
     chips = jax.devices() if devices is None else list(devices)
-    shape = _complete(tuple(shape), len(chips))
+    shape = fill_mesh(tuple(shape), len(chips))
     shape, names = named_shape(shape)
     axis_types = (AxisType.Auto,) * len(names)  # XLA propagates shardings inside plain `jax.jit`
     if num_slices(chips) == 1:
@@ -110,19 +110,23 @@ def num_slices(devices: Sequence[Any]) -> int:
     return len({getattr(device, 'slice_index', 0) for device in devices})
 
 
-def _complete(shape: tuple[int, ...], devices: int) -> tuple[int, ...]:
+def fill_mesh(shape: tuple[int, ...], devices: int) -> tuple[int, ...]:
     """Returns the shape with a number for -1; raises ValueError if it does not fit the devices."""
     is_wrong = any(n < 1 and n != -1 for n in shape) or shape.count(-1) > 1
     if len(shape) not in (3, 4) or is_wrong:
         raise ValueError(
             f'mesh={shape} must be three sizes {AXES}, at most one of them -1; a fourth is context'
         )
-    known = math.prod(n for n in shape if n != -1)
+    context = math.prod(n for n in shape[3:] if n != -1)
+    if devices % context:
+        nearest = max(n for n in range(1, context) if devices % n == 0)
+        raise ValueError(f'context={context} must divide the {devices} devices; nearest: {nearest}')
+    known, count = math.prod(n for n in shape if n != -1), devices // context
     if devices % known or (-1 not in shape and known != devices):
-        written = shape[:3] if shape[3:] == (1,) else shape
+        of_context = f' that are left by context={context}' if context > 1 else ''
         raise ValueError(
-            f'mesh={written} must cover the {devices} devices exactly; '
-            f'nearest: ({devices}, 1, 1), or use -1 for the remaining devices'
+            f'mesh={shape[:3]} must cover the {count} devices{of_context} exactly; '
+            f'nearest: ({count}, 1, 1), or use -1 for the remaining devices'
         )
     return tuple(devices // known if n == -1 else n for n in shape)
 

@@ -165,7 +165,7 @@ def test_a_released_model_has_its_published_size(name):
     assert {t.name for t in run.trainings} == set(s.stages) - untrained
     assert all(bool(t.lora.rank) == ('lora' in name) for t in run.trainings)
     machine = machines.topology('v5e-128')
-    run = dataclasses.replace(run, mesh=memory_plan.fill_mesh(run.mesh, machine.num_chips))
+    run = dataclasses.replace(run, mesh=sharding.fill_mesh(run.mesh, machine.num_chips))
     assert memory_plan.phases(run, machine).keys() > {'actor', 'prefill', 'decode'}
 
 

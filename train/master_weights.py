@@ -30,7 +30,7 @@ def with_float32_masters(inner: optax.GradientTransformation) -> optax.GradientT
     def init(params: optax.Params) -> optax.OptState | MasterState:
         if not _has_low_precision(params):
             return inner.init(params)
-        masters = _to_float32(params)
+        masters = to_float32(params)
         return MasterState(masters, inner.init(masters))
 
     def update(
@@ -38,7 +38,7 @@ def with_float32_masters(inner: optax.GradientTransformation) -> optax.GradientT
     ) -> tuple[optax.Updates, optax.OptState | MasterState]:
         if not isinstance(state, MasterState):
             return inner.update(grads, state, params)
-        updates, inner_state = inner.update(_to_float32(grads), state.inner, state.masters)
+        updates, inner_state = inner.update(to_float32(grads), state.inner, state.masters)
         masters = optax.apply_updates(state.masters, updates)
         differences = jax.tree.map(lambda m, p: m - p.astype('float32'), masters, params)
         return differences, MasterState(masters, inner_state)
@@ -51,5 +51,6 @@ def _has_low_precision(params: optax.Params) -> bool:
     return any(jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4 for x in leaves)
 
 
-def _to_float32(tree: optax.Params) -> optax.Params:
+def to_float32(tree: optax.Params) -> optax.Params:
+    """Returns a tree with all arrays in float32."""
     return jax.tree.map(lambda x: x.astype('float32'), tree)

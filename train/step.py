@@ -14,6 +14,7 @@ from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.token_rules import Place
 from elenchus.train.expert_balance import with_expert_balance
+from elenchus.train.master_weights import to_float32
 from elenchus.train.objective import Objective, Sums, batch_totals, loss
 from elenchus.train.state import TrainState
 
@@ -242,13 +243,13 @@ def make_train_step(
         grads, metrics = _with_extra_loss(extra_loss, inputs, (grads, metrics))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
-        metrics |= part_norms(grads) | {'grads/norm': optax.tree.norm(grads)}
+        metrics |= part_norms(grads) | {'grads/norm': optax.tree.norm(to_float32(grads))}
         finite = jnp.isfinite(metrics['loss/total']) & jnp.isfinite(metrics['grads/norm'])
         metrics['grads/finite'] = finite.astype('float32')
         if skip_nonfinite:  # a select, not a branch: the step stays one compiled program
             new, old = (model, opt_state), (state.model, state.opt_state)
             model, opt_state = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
-        metrics['params/norm'] = optax.tree.norm(model)
+        metrics['params/norm'] = optax.tree.norm(to_float32(model))
         return TrainState(state.step + 1, model, opt_state), metrics
 
     return placement.pinned_jit(train_step, donate_argnames='state', axes=STEP_AXES)

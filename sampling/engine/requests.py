@@ -91,9 +91,15 @@ def check_requests(settings: EngineSettings, requests: Sequence[Request], seed: 
                 f'request {request.id}: {length} prompt tokens exceed the last of '
                 f'sampling.engine.prompt_buckets; use at most {longest}'
             )
-        if length + request.max_tokens > max_length - room:
+        most = max_length - room - length
+        if request.max_tokens > most:
+            nearest = (
+                f'max_tokens of at most {most}'
+                if most > 0
+                else f'at most {max_length - room - 1} prompt tokens'
+            )
             raise ValueError(
                 f'request {request.id}: {length} prompt tokens and max_tokens='
                 f'{request.max_tokens} exceed sampling.engine.max_length={max_length}{behind}; '
-                f'use max_tokens of at most {max_length - room - length}'
+                f'use {nearest}'
             )

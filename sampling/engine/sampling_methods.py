@@ -67,7 +67,7 @@ class TemperatureSampling:
 
     def __post_init__(self):
         _check_banned(self.banned)
-        if self.top_k != int(self.top_k):
+        if not isinstance(self.top_k, int):
             raise ValueError(f'sampling.top_k={self.top_k} must be an integer; 0 is off')
 
     def transform(self, logits: jax.Array) -> jax.Array:

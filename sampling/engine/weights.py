@@ -80,6 +80,11 @@ def check_sampler(model: ModelConfig, settings: EngineSettings, mesh: jax.shardi
             f"model.numerics='canonical' is for one device, but the mesh has {mesh.size}, and sums "
             "over devices have another order; nearest: 'fast'"
         )
+    if model.attention == 'cudnn' and settings.dtype == 'float32':
+        raise ValueError(
+            "sampling.engine.dtype='float32' has no model.attention='cudnn', which prefill uses; "
+            "nearest: 'bfloat16'"
+        )
     for name, own in (('cache_dtype', 'model'), ('quantize', 'none'), ('dtype', 'model')):
         value = getattr(settings, name)
         if model.numerics == 'canonical' and value not in (own, model.dtype):

@@ -19,7 +19,12 @@ def column(model, topology):
 
 @pytest.mark.parametrize(
     ('model', 'topology'),
-    [('Qwen3 0.6B', 'v5e-8'), ('Gemma 3 1B, adapters', 'v5e-256'), ('Llama 3 8B', '8xh100')],
+    [
+        ('SmolLM2 135M', 'v5e-8'),
+        ('Qwen3 0.6B', 'v5e-8'),
+        ('Gemma 3 1B, adapters', 'v5e-256'),
+        ('Llama 3 8B', '8xh100'),
+    ],
 )
 def test_a_cell_and_its_note_are_those_of_the_dry_run(model, topology):
     head, _, row, *notes = hardware_table.table([model], [topology])

@@ -7,7 +7,7 @@ import pytest
 
 from elenchus.configs import gsm8k, lab
 from elenchus.configs.released import llama3_8b_mathcritique
-from elenchus.model import memory_estimate
+from elenchus.model import memory_estimate, sharding
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, run_settings
 from elenchus.train.planning import (
@@ -69,7 +69,7 @@ def config_changes(flags):
 
 def parts(s, name):
     machine, plan = machines.topology(name), dry_run.plan_of(s)
-    plan = dataclasses.replace(plan, mesh=memory_plan.fill_mesh(plan.mesh, machine.num_chips))
+    plan = dataclasses.replace(plan, mesh=sharding.fill_mesh(plan.mesh, machine.num_chips))
     return plan, machine, memory_plan.phases(plan, machine)
 
 
@@ -139,6 +139,12 @@ def test_gpu_topologies_are_not_compiled_for():
     s = settings_of(gsm8k.get_config('smoke'))
     with pytest.raises(ValueError, match=r"TPU topologies and cpu, not '8xh100'; nearest: v5e-8"):
         compiled_table.compile_run(s, '8xh100')
+
+
+def test_programs_that_are_no_regular_expression_are_refused():
+    s = settings_of(gsm8k.get_config('smoke'))
+    with pytest.raises(ValueError, match=r"--programs='decode \('.*; nearest: '.*\('$"):
+        compiled_table.compile_run(s, 'cpu', only='decode (')
 
 
 TEACHERS = {'improve.teacher': 'vanilla', 'reinforce.teacher': 'reinforce'}

@@ -48,6 +48,21 @@ def train(param_dtype, name, rate, num_steps):
     return before, flat(state.model), state
 
 
+def test_norms_of_weights_in_bfloat16_are_sums_in_float32():
+    """In bfloat16 the squares of a small matrix would vanish beside those of a large one."""
+    model = tiny_model.make_model(dataclasses.replace(CONFIG, param_dtype='bfloat16'))
+    update = optimizer.make_optimizer(SETTINGS, num_steps=1)
+    train_step = step.make_train_step(
+        objective=objective.SFT, optimizer=update, transform=step.IDENTITY, num_microbatches=1,
+        skip_nonfinite=False,
+    )  # fmt: skip
+    state, metrics = train_step(init_train_state(model, update), tiny_model.random_batch(0), None)
+    assert metrics['params/norm'] == pytest.approx(np.linalg.norm(flat(state.model)), rel=1e-5)
+    parts = {name: float(x) for name, x in metrics.items() if name.startswith('grads/')}
+    norm, _ = parts.pop('grads/norm'), parts.pop('grads/finite')
+    assert norm == pytest.approx(np.linalg.norm(list(parts.values())), rel=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
 def test_every_weight_moves_at_a_rate_of_fine_tuning(name):

@@ -125,6 +125,37 @@ def test_matrices_quantized_by_the_engine_are_counted_once_beside_the_players(se
         assert small[part] < large[part]
 
 
+def test_prefix_caches_of_both_players_are_counted():
+    engine = dataclasses.replace(ENGINE, prefix_cache_rows=8, prefix_cache_length=40)
+    mesh = memory_estimate.abstract_mesh((2, 2, 2))
+    phases = memory_plan.sampling_phases(plan_of(training(), engine=engine), mesh)
+    # Two of the rows and one of the two key/value heads are on a device.
+    size = 2 * CONFIG.num_layers * 2 * 1 * 40 * CONFIG.head_dim * 4
+    assert phases.keys() == {'prefill', 'decode', 'weights of the sampler'}
+    for phase in phases.values():
+        assert phase.get('prefix cache', 0) + phase['prefix caches beside it'] == 2 * size
+    assert phases['prefill']['prefix cache'] == size  # what the program reads
+    without = memory_plan.sampling_phases(plan_of(training()), mesh)
+    assert not any(phase['prefix caches beside it'] for phase in without.values())
+    assert without['prefill']['cache of a prefill'] < phases['prefill']['cache of a prefill']
+
+
+@pytest.mark.parametrize(('own', 'other'), [('float32', 'bfloat16'), ('bfloat16', 'float32')])
+def test_the_sampler_is_planned_in_its_own_dtype(own, other):
+    """As the sampler of a model with that dtype is; also where the trainer's has a kernel."""
+    engine, fit = dataclasses.replace(ENGINE, dtype=other), training(length=64)
+    model = dataclasses.replace(CONFIG, dtype=own, attention_soft_cap=0.0, head_dim=8)
+    like = dataclasses.replace(model, dtype=other)
+    mesh = memory_estimate.abstract_mesh((2, 2, 2))
+    plan, expected = plan_of(fit, model=model, engine=engine), plan_of(fit, model=like)
+    for name, phase in memory_plan.sampling_phases(expected, mesh).items():
+        assert memory_plan.sampling_phases(plan, mesh)[name] == phase
+    if own == 'bfloat16':
+        on_gpu = dataclasses.replace(plan, model=dataclasses.replace(model, attention='cudnn'))
+        assert memory_plan.phases(on_gpu, machines.topology('8xh100'))
+        memory_plan.check_sampling(on_gpu)
+
+
 def is_quantized(x):
     return isinstance(x, qwix.QArray)
 
@@ -224,35 +255,13 @@ def test_traffic_is_counted_from_shapes():
     assert traffic((8, 1, 1))['data all-reduce'] == 2 * 1000 * 7 // 8
 
 
-@pytest.mark.parametrize(
-    ('name', 'chips', 'gib', 'slice_name'),
-    [
-        ('v5e-256', 256, 16, 'v5e:16x16'),
-        ('v5p-128', 64, 95, 'v5p:4x4x4'),
-        ('v6e-8', 8, 32, 'v6e:2x4'),
-        ('v4-16', 8, 32, 'v4:2x2x2'),
-        ('8xh100', 8, 80, None),
-        ('1xh100', 1, 80, None),
-    ],
-)
-def test_machines_are_known_by_name(name, chips, gib, slice_name):
-    machine = machines.topology(name)
-    assert (machine.num_chips, machine.bytes) == (chips, gib * memory_estimate.GIB)
-    assert slice_name in (None, machines.slice_name(machine))
-    assert machines.twice_as_large(machine) == machines.topology(
-        machines.twice_as_large(machine).name
-    )
-
-
-@pytest.mark.parametrize('name', ['v5e', 'v7x-8', 'h100', '8xh1000', 'v5p-1', ''])
-def test_an_unknown_machine_is_refused_with_the_nearest(name):
-    with pytest.raises(ValueError, match=rf'unknown topology={name!r}; .*; nearest: '):
-        machines.topology(name)
-
-
-def test_cpu_names_this_machine():
-    machine = machines.topology('cpu')
-    assert machine.num_chips == jax.device_count() and machine.bytes > 2**27
+def test_no_larger_machine_is_named_for_the_cpu():
+    fit, machine = training(rows=2**30, length=64), machines.topology('cpu')
+    assert machines.twice_as_large(machine) is None
+    plan = plan_of(fit, mesh=(-1, 1, 1))
+    phases = memory_plan.phases(plan, machine)
+    with pytest.raises(ValueError, match='no mesh fits with these rows and slots'):
+        dry_run.check_fits(plan, machine, phases)
 
 
 def test_the_papers_model_does_not_fit_eight_chips_but_its_nearest_fit_does():
@@ -267,6 +276,18 @@ def test_the_papers_model_does_not_fit_eight_chips_but_its_nearest_fit_does():
     assert fitting.trainings[0].rows == 256 and fitting.model.vocab_size == 128256
 
 
+@pytest.mark.parametrize('engine', [{'prefill_batch_sizes': (2, 8)}, {'num_slots': 18}], ids=str)
+def test_the_nearest_fit_is_none_that_the_run_refuses(engine):
+    machine, plan = machines.topology('v5e-8'), plan_of(training())
+    assert memory_plan.nearest_fit(plan, machine)[0].mesh == plan.mesh
+    plan = plan_of(training(), engine=dataclasses.replace(ENGINE, **engine))
+    with pytest.raises(ValueError, match=r'sampling\.engine\.\w+=.* over the 4 shards of rows'):
+        memory_plan.check_sampling(plan)
+    nearest = memory_plan.nearest_fit(plan, machine)[0]
+    assert nearest.mesh != plan.mesh
+    memory_plan.check_sampling(nearest)
+
+
 def test_adapters_need_less_than_all_weights_and_a_quantized_base_less_still():
     machine = machines.topology('1xh100')
     totals = []
@@ -276,12 +297,6 @@ def test_adapters_need_less_than_all_weights_and_a_quantized_base_less_still():
         totals.append(phase.total)
     assert totals == sorted(totals, reverse=True) and len(set(totals)) == 4
     assert totals[0] > 4 * 4 * 8e9 + 4 * 8e9  # weights twice, moments, gradients
-
-
-def test_a_mesh_that_does_not_cover_the_chips_is_refused():
-    with pytest.raises(ValueError, match=r'mesh=\(3, 1, 1\) does not divide the 8 chips'):
-        memory_plan.fill_mesh((3, 1, 1), 8)
-    assert memory_plan.fill_mesh((2, -1, 2), 8) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(('name', 'needed'), [('8xh100', 'gpu'), ('v5e-8', 'tpu')])

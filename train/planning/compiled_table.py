@@ -27,12 +27,18 @@ from elenchus.train.planning.program_cost import Cost
 def compile_run(s: RunSettings, topology: str, *, only: str = '') -> list[CompiledProgram]:
     """Compiles and prints the programs of a run whose name the regular expression `only` finds.
 
-    Raises ValueError, with the nearest change that fits, if a program does not fit.
+    Raises ValueError, with the nearest change that fits, if a program does not fit, or if `only` is
+    no regular expression.
     """
+    try:
+        needed = re.compile(only or '.')
+    except re.error as error:
+        raise ValueError(
+            f'--programs={only!r} is no regular expression: {error}; nearest: {re.escape(only)!r}'
+        ) from None
     machine = machines.topology(topology)
     plan = dry_run.plan_for(s, machine)
     phases = memory_plan.phases(plan, machine)
-    needed = re.compile(only or '.')
 
     def selected(name: str) -> bool:
         return bool(needed.search(name)) or not programs.is_large(name)
@@ -60,7 +66,9 @@ def phase_of(name: str, plan: RunPlan) -> Phase | None:
     if shape:
         rows, length = int(shape[2]), int(shape[3])
         return {
-            'prefill': lambda: memory_plan.prefill_phase(plan, mesh, rows=rows, length=length),
+            'prefill': lambda: memory_plan.prefill_phase(
+                plan, mesh, rows=rows, length=length, from_prefixes='from prefixes' in name
+            ),
             'decode': lambda: memory_plan.decode_phase(plan, mesh),
             'scoring': lambda: memory_plan.scoring_phase(plan, mesh, rows=rows, length=length),
         }[shape[1]]()

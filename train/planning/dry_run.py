@@ -171,8 +171,17 @@ def plan_for(s: RunSettings, machine: Topology) -> RunPlan:
     plan = plan_of(s)
     attention = kernels.implementation(plan.model, machines.platform(machine))
     model = dataclasses.replace(plan.model, attention=attention)
-    mesh = memory_plan.fill_mesh(plan.mesh, machine.num_chips)
+    mesh = sharding.fill_mesh(plan.mesh, machine.num_chips)
     return memory_plan.on_mesh(dataclasses.replace(plan, model=model), mesh)
+
+
+def checked_plan(s: RunSettings, machine: Topology) -> RunPlan:
+    """The plan of a run on a machine; raises ValueError, as the run, if a size does not divide."""
+    plan = plan_for(s, machine)
+    mesh = memory_estimate.abstract_mesh(plan.mesh)
+    checks.check_mesh(s, mesh)
+    checks.check_sampling(s, mesh)
+    return plan
 
 
 def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
@@ -183,10 +192,7 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
     """
     machine = machines.topology(topology)
     check_lengths(s, longest_question=1)  # none is read: what no question could fit
-    plan = plan_for(s, machine)
-    mesh = memory_estimate.abstract_mesh(plan.mesh)
-    checks.check_mesh(s, mesh)
-    checks.check_sampling(s, mesh)
+    plan = checked_plan(s, machine)
     phases = memory_plan.phases(plan, machine)
     print(f'{machine.name}: {machine.num_chips} {machine.chip} of {machine.bytes / GIB:.1f} GiB')
     axes = dict(zip(sharding.named_shape(plan.mesh)[1], plan.mesh, strict=True))
@@ -199,7 +205,7 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
     print('GiB a device sends in a training step:')
     for names, parts in merge_equal({t.name: traffic(plan, t) for t in plan.trainings}).items():
         print(f'  {names}: {format_gib(parts) or "nothing"}')
-    with jax.sharding.use_abstract_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(memory_estimate.abstract_mesh(plan.mesh)):
         trace_programs(s, plan)
     print('These figures are estimates from shapes; --compile asks the compiler.')
     if not compiled:
@@ -245,11 +251,10 @@ def host_bytes(plan: RunPlan, training: TrainingLoad) -> int:
 
 def check_fits(plan: RunPlan, machine: Topology, phases: dict[str, Phase]) -> None:
     """Raises ValueError, with the nearest change that fits, if a phase exceeds the memory."""
-    too_large = {name: phase for name, phase in phases.items() if phase.total > machine.usable}
-    if not too_large:
+    worst = max(phases, key=lambda name: phases[name].total, default='')
+    if not worst or phases[worst].total <= machine.usable:
         return
-    worst = max(too_large, key=lambda name: too_large[name].total)
-    phase = too_large[worst]
+    phase = phases[worst]
     largest = max(phase, key=phase.get)
     message = (
         f'{machine.name}: {worst} needs {phase.total / GIB:.1f} GiB a device, of which {largest} '
@@ -258,7 +263,7 @@ def check_fits(plan: RunPlan, machine: Topology, phases: dict[str, Phase]) -> No
     )
     nearest = memory_plan.nearest_fit(plan, machine)
     if nearest is None:
-        raise ValueError(f'{message}nothing fits on this machine, not even with more devices')
+        raise ValueError(f'{message}no mesh fits with these rows and slots, nor more devices')
     raise ValueError(f'{message}nearest that fits: {overrides(plan, machine, fitting=nearest)}')
 
 
@@ -268,10 +273,9 @@ def overrides(plan: RunPlan, machine: Topology, *, fitting: tuple[RunPlan, Topol
     flags = [f'--topology={fitting_machine.name}'] if fitting_machine != machine else []
     if fitting_plan.mesh != plan.mesh:
         flags.append(f'--config.mesh={fitting_plan.mesh[:3]}'.replace(' ', ''))
-    if fitting_plan.model.remat != plan.model.remat:
-        flags.append(f'--config.model.remat={fitting_plan.model.remat}')
-    if fitting_plan.model.remat_saved != plan.model.remat_saved:
-        flags.append(f'--config.model.remat_saved={fitting_plan.model.remat_saved}')
+    for field in ('remat', 'remat_saved'):
+        if (value := getattr(fitting_plan.model, field)) != getattr(plan.model, field):
+            flags.append(f'--config.model.{field}={value}')
     if plan.trainings:
         count = fitting_plan.trainings[0].num_microbatches
         if count != plan.trainings[0].num_microbatches:

@@ -51,7 +51,7 @@ def fit(settings: RunSettings, topology: str) -> Fit:
     changed = shards != settings.sampling.engine.tensor_shards
     flags = [f'--config.sampling.engine.tensor_shards={shards}'] if changed else []
     try:
-        plan = dry_run.plan_for(dataclasses.replace(settings, sampling=sampling), machine)
+        plan = dry_run.checked_plan(dataclasses.replace(settings, sampling=sampling), machine)
         phases = memory_plan.phases(plan, machine)
     except ValueError as error:
         return Fit('', None, '', str(error))
@@ -59,7 +59,12 @@ def fit(settings: RunSettings, topology: str) -> Fit:
     if phases[name].total > machine.usable:
         nearest = memory_plan.nearest_fit(plan, machine)
         if nearest is None:
-            return Fit(name, phases[name].total / GIB, '', 'no machine of this kind is enough')
+            return Fit(
+                name,
+                phases[name].total / GIB,
+                '',
+                'no machine of this kind fits these rows and slots',
+            )
         flags.append(dry_run.overrides(plan, machine, fitting=nearest))
     return Fit(name, phases[name].total / GIB, ' '.join(flags))
 

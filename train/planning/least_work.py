@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from elenchus.model import config as model_config
-from elenchus.model import head_layout, memory_estimate
+from elenchus.model import memory_estimate
 from elenchus.train.planning import machines, memory_plan, sampling_memory
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.memory_plan import RunPlan
@@ -61,10 +61,12 @@ def least_work(plan: RunPlan, machine: Topology, name: str) -> Least | None:
 def _sampling(plan: RunPlan, kind: str, *, rows: int, length: int) -> Least:
     """A program that reads a whole player, split over the sampler's `tensor` alone."""
     c, mesh = plan.model, sampling_memory.sampler_mesh(plan)
-    weights = model_config.num_parameters(c) * memory_estimate.itemsize(c.dtype)
+    divided = sampling_memory.sampler_config(plan)  # in its dtype, with repeated key/value heads
+    # Scoring reads the trainer's weights.
+    dtype = c.dtype if kind == 'scoring' else divided.dtype
+    weights = model_config.num_parameters(c) * memory_estimate.itemsize(dtype)
     weights /= mesh.shape['tensor']
     engine = plan.sampling.engine
-    divided = head_layout.divided_heads(c, mesh.shape['tensor'])  # repeats key/value heads
     cache = memory_estimate.cache_bytes(
         divided,
         batch=rows,

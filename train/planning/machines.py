@@ -6,6 +6,7 @@ runtime reports them; the roofline reads the same figures in decimal GB, as the 
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 
@@ -86,14 +87,21 @@ def topology(name: str) -> Topology:
         return Topology(name, 'cpu', count, host // count)
     match = re.fullmatch(r'(v\w+)-(\d+)', name) or re.fullmatch(r'(\d+)x(\w+)', name)
     chip, count = sorted(match.groups(), key=str.isdigit) if match else ('', '0')
-    if chip not in CHIPS or int(count) < CHIPS[chip].units_in_name:
+    is_other_form = chip.startswith('v') != ('-' in name)  # '8xv5p' may mean chips or cores
+    if chip not in CHIPS or int(count) < CHIPS[chip].units_in_name or is_other_form:
         close = difflib.get_close_matches(name, EXAMPLES, n=1, cutoff=0.0)[0]
         raise ValueError(
             f'unknown topology={name!r}; use a name of the same form as one of '
             f'{", ".join(EXAMPLES)}; nearest: {close}'
         )
     spec = CHIPS[chip]
-    return Topology(name, chip, int(count) // spec.units_in_name, spec.memory_size * GIB)
+    num_chips, rest = divmod(int(count), spec.units_in_name)
+    if rest:
+        raise ValueError(
+            f'topology={name!r} counts {spec.units_in_name} cores for each chip; '
+            f'nearest: {_name(chip, num_chips)}'
+        )
+    return Topology(name, chip, num_chips, spec.memory_size * GIB)
 
 
 def peaks_of(device_kind: str) -> Peaks | None:
@@ -112,7 +120,16 @@ def platform(machine: Topology) -> str:
 
 
 def slice_name(machine: Topology) -> str:
-    """Name of a slice for libtpu, such as 'v5e:16x16' or 'v5p:4x4x4'."""
+    """Name of a slice for libtpu, such as 'v5e:16x16' or 'v5p:4x4x4'.
+
+    Raises ValueError for a number of chips that is no power of two.
+    """
+    nearest = 2 ** round(math.log2(machine.num_chips))
+    if machine.num_chips & (machine.num_chips - 1):
+        raise ValueError(
+            f'--compile describes slices of 2, 4, 8 ... chips, and {machine.name} has '
+            f'{machine.num_chips}; nearest: {_name(machine.chip, nearest)}'
+        )
     # v5e and v6e slices are 2D tori, the others 3D; doubling the shortest side gives their shapes.
     sides = [1] * (2 if machine.chip in ('v5e', 'v6e') else 3)
     rest = machine.num_chips
@@ -122,9 +139,15 @@ def slice_name(machine: Topology) -> str:
     return f'{machine.chip}:{"x".join(map(str, sorted(sides)))}'
 
 
-def twice_as_large(machine: Topology) -> Topology:
-    """Machine with twice the devices of the same kind."""
+def twice_as_large(machine: Topology) -> Topology | None:
+    """Machine with twice the devices of the same kind; None for this machine, the CPU."""
+    if machine.chip == 'cpu':
+        return None
     count = 2 * machine.num_chips
-    units = count * (CHIPS[machine.chip].units_in_name if machine.chip in CHIPS else 1)
-    name = f'{machine.chip}-{units}' if machine.chip.startswith('v') else f'{units}x{machine.chip}'
-    return dataclasses.replace(machine, name=name, num_chips=count)
+    return dataclasses.replace(machine, name=_name(machine.chip, count), num_chips=count)
+
+
+def _name(chip: str, num_chips: int) -> str:
+    """Name of a machine of so many chips."""
+    units = num_chips * CHIPS[chip].units_in_name
+    return f'{chip}-{units}' if chip.startswith('v') else f'{units}x{chip}'

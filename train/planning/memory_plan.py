@@ -9,9 +9,10 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from elenchus.model import memory_estimate
+from elenchus.model import memory_estimate, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.config import ModelConfig
+from elenchus.sampling.engine import shapes, weights
 from elenchus.train.planning import machines
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.plan_parts import (
@@ -24,7 +25,6 @@ from elenchus.train.planning.plan_parts import (
     TrainingLoad,
     abstract_player,
     abstract_state,
-    fill_mesh,
     on_mesh,
     state_bytes,
     teacher_bytes,
@@ -45,7 +45,6 @@ __all__ = [
     'abstract_player',
     'abstract_state',
     'decode_phase',
-    'fill_mesh',
     'fits',
     'logprob_phase',
     'nearest_fit',
@@ -129,7 +128,7 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
     does not run on this kind of machine.
     """
     kernels.check_backend(plan.model, machines.platform(machine))
-    mesh = memory_estimate.abstract_mesh(fill_mesh(plan.mesh, machine.num_chips))
+    mesh = memory_estimate.abstract_mesh(sharding.fill_mesh(plan.mesh, machine.num_chips))
     by_name = {t.name: training_phase(plan, t, mesh) for t in plan.trainings}
     for training in plan.trainings:
         if training.logprobs:
@@ -182,12 +181,27 @@ def nearest_fit(plan: RunPlan, machine: Topology) -> tuple[RunPlan, Topology] | 
     for _ in range(7):
         for variation in variations(plan, machine):
             try:
+                check_sampling(variation)
                 if fits(phases(variation, machine), machine):
                     return variation, machine
-            except ValueError:  # this mesh does not divide the model
+            except ValueError:  # this mesh does not divide the model or the slots
                 continue
         machine = machines.twice_as_large(machine)
+        if machine is None:
+            break
     return None
+
+
+def check_sampling(plan: RunPlan) -> None:
+    """Raises ValueError, naming the field, if the sampler's shapes do not divide over the mesh."""
+    if plan.sampling is None:
+        return
+    mesh, score = memory_estimate.abstract_mesh(plan.mesh), plan.sampling.score
+    # The plan names the kernel that 'auto' is for the trainer's dtype.
+    model = dataclasses.replace(plan.model, attention='auto')
+    weights.check_sampler(model, plan.sampling.engine, mesh)
+    if score is not None:
+        shapes.check_divides('sampling.score.rows', score.rows, sharding.num_row_parts(mesh))
 
 
 def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
@@ -206,7 +220,7 @@ def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
             for t in plan.trainings
         )
         try:
-            filled = fill_mesh(mesh, count)
+            filled = sharding.fill_mesh(mesh, count)
         except ValueError:
             continue
         varied = on_mesh(dataclasses.replace(plan, model=model, trainings=trainings), filled)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import jax
 
@@ -75,10 +74,12 @@ def on_mesh(plan: RunPlan, mesh: tuple[int, ...]) -> RunPlan:
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
 TRAINING_STATES = 'states of training beside it'
 TEACHER = 'weights of the teacher'
+PREFIXES = 'prefix caches beside it'
 BESIDE = (
     OTHER_WEIGHTS,
     TEACHER,
     TRAINING_STATES,
+    PREFIXES,
     'optimizer state beside it',
     'frozen base beside it',
     'head beside it',
@@ -102,20 +103,6 @@ class Phase(dict):
     def total(self) -> int:
         """Bytes of all purposes together."""
         return sum(self.values())
-
-
-def fill_mesh(shape: tuple[int, ...], num_chips: int) -> tuple[int, ...]:
-    """Mesh shape with -1 replaced by the remaining chips.
-
-    Raises ValueError if the shape does not cover the chips.
-    """
-    known = math.prod(n for n in shape if n != -1)
-    if num_chips % known or (-1 not in shape and known != num_chips):
-        raise ValueError(
-            f'mesh={shape} does not divide the {num_chips} chips; nearest valid mesh: '
-            f'(1, {num_chips}, 1)'
-        )
-    return tuple(num_chips // known if n == -1 else n for n in shape)
 
 
 @functools.cache

@@ -5,16 +5,13 @@ import functools
 
 import jax
 
-from elenchus.model import (
-    block_weights,
-    head_layout,
-    memory_estimate,
-    quantization,
-    sharding,
-)
+from elenchus.model import block_weights, memory_estimate, quantization, sharding
+from elenchus.model.config import ModelConfig
+from elenchus.model.placement import Placement
 from elenchus.sampling.engine import weights
 from elenchus.train.planning.plan_parts import (
     OTHER_WEIGHTS,
+    PREFIXES,
     SLOTS,
     Phase,
     RunPlan,
@@ -46,14 +43,35 @@ def sampler_mesh(plan: RunPlan) -> jax.sharding.AbstractMesh:
     return memory_estimate.abstract_mesh(shape)
 
 
+def sampler_config(plan: RunPlan) -> ModelConfig:
+    """Config of the sampler's copy of a player: in its dtype, with heads that its shards divide."""
+    model, engine = plan.model, plan.sampling.engine
+    if model.attention == 'cudnn' and engine.dtype == 'float32':
+        # The plan has named the kernel of the trainer's dtype; 'auto' has none for this one.
+        model = dataclasses.replace(model, attention='einsum')
+    return weights.sampler_config(model, engine, Placement(sampler_mesh(plan)))
+
+
+def prefix_cache_bytes(plan: RunPlan) -> int:
+    """Bytes on one device of one player's prefix cache; 0 without one."""
+    engine = plan.sampling.engine
+    return memory_estimate.cache_bytes(
+        sampler_config(plan),
+        batch=engine.prefix_cache_rows,
+        length=engine.prefix_cache_length,
+        mesh=sampler_mesh(plan),
+        dtype=engine.cache_dtype,
+    )
+
+
 def _sampling_parts(plan: RunPlan, mesh) -> Phase:
     """Memory of every sampling program: both players, and the sampler's copy of one of them.
 
-    On one device there is no copy if the parameters have the dtype of activations.
+    On one device there is no copy if the parameters have the dtype of activations. Each player has
+    a prefix cache.
     """
     trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
-    here, engine = sampler_mesh(plan), plan.sampling.engine
-    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+    here, engine, config = sampler_mesh(plan), plan.sampling.engine, sampler_config(plan)
     is_copied = here.size > 1 or config.dtype != config.param_dtype
     copy = memory_estimate.sampler_bytes(config, tensor=here.shape['tensor']) if is_copied else 0
     own = {'weights of the player': trained_bytes, 'frozen base': frozen_bytes}
@@ -61,6 +79,7 @@ def _sampling_parts(plan: RunPlan, mesh) -> Phase:
     return Phase({'weights of the sampler': copy, **beside} if copy else own) | {
         OTHER_WEIGHTS: (2 if copy else 1) * trained_bytes,
         'weights in int8': quantized_bytes(plan, mesh) if engine.quantize != 'none' else 0,
+        PREFIXES: 2 * prefix_cache_bytes(plan),
     }
 
 
@@ -71,7 +90,7 @@ def reshard_phase(plan: RunPlan, mesh) -> Phase | None:
     changes its split from 'embed' to 'vocab' by gathering it.
     """
     parts, here = _sampling_parts(plan, mesh), sampler_mesh(plan)
-    copy, config = parts.get('weights of the sampler', 0), plan.model
+    copy, config = parts.get('weights of the sampler', 0), sampler_config(plan)
     if here.size == 1 or not copy:
         return None
     trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
@@ -83,14 +102,19 @@ def reshard_phase(plan: RunPlan, mesh) -> Phase | None:
             OTHER_WEIGHTS: trained_bytes,
             'weights of the sampler': copy,
             'weights on their way': copy + (table if here.shape['tensor'] > 1 else 0),
+            PREFIXES: parts[PREFIXES],
         }
     )
 
 
-def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
-    """Memory of a prefill of `rows` rows of `length` tokens, with the slots that it fills."""
-    engine, here = plan.sampling.engine, sampler_mesh(plan)
-    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+def prefill_phase(
+    plan: RunPlan, mesh, *, rows: int, length: int, from_prefixes: bool = False
+) -> Phase:
+    """Memory of a prefill of `rows` rows of `length` tokens, with the slots that it fills.
+
+    `from_prefixes`: it reads a prefix cache, and its rows begin with what is there.
+    """
+    engine, here, config = plan.sampling.engine, sampler_mesh(plan), sampler_config(plan)
     chunk = min(engine.prefill_chunk or length, length)
     cache_bytes = functools.partial(
         memory_estimate.cache_bytes, config, mesh=here, dtype=engine.cache_dtype
@@ -104,14 +128,18 @@ def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
     # A prefill computes no logits, so the head is beside it.
     head = memory_estimate.local_sizes(config, here).vocab * config.embed_dim
     head *= memory_estimate.itemsize(config.dtype) if name == 'weights of the sampler' else 0
+    read = prefix_cache_bytes(plan) if from_prefixes else 0
+    whole_length = length + (engine.prefix_cache_length if from_prefixes else 0)
     return parts | {
         name: parts[name] - head,
         'head beside it': head,
         SLOTS: cache_bytes(
             batch=engine.num_slots, length=engine.max_length, step_tokens=engine.step_tokens
         ),
-        'cache of a prefill': cache_bytes(batch=rows, length=length),
+        'cache of a prefill': cache_bytes(batch=rows, length=min(whole_length, engine.max_length)),
         'layer of a prefill': layer['layer or loss'],
+        'prefix cache': read,
+        PREFIXES: parts[PREFIXES] - read,
     }
 
 
@@ -121,8 +149,7 @@ def decode_phase(plan: RunPlan, mesh) -> Phase:
     With several key/value heads on a device, XLA for TPU uses another cache layout inside the loop,
     so the caches count twice.
     """
-    engine, here = plan.sampling.engine, sampler_mesh(plan)
-    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+    engine, here, config = plan.sampling.engine, sampler_mesh(plan), sampler_config(plan)
     local = memory_estimate.local_sizes(config, here)
     logits_per_step = memory_estimate.local_rows(engine.num_slots, here) * engine.lookup.num_logits
     slots = memory_estimate.cache_bytes(
@@ -153,6 +180,7 @@ def scoring_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
             'frozen base': frozen_bytes,
             OTHER_WEIGHTS: trained_bytes,
             'gathered weights': gathered,
+            PREFIXES: 2 * prefix_cache_bytes(plan),
             **forward,
         }
     )
@@ -162,8 +190,9 @@ def sampling_phases(plan: RunPlan, mesh) -> dict[str, Phase]:
     """Memory of the largest prefill, of decoding, and of the largest scoring pass."""
     engine, score = plan.sampling.engine, plan.sampling.score
     rows, length = engine.prefill_batch_sizes[-1], engine.prompt_buckets[-1]
+    from_prefixes = engine.prefix_cache_rows > 0
     by_name = {
-        'prefill': prefill_phase(plan, mesh, rows=rows, length=length),
+        'prefill': prefill_phase(plan, mesh, rows=rows, length=length, from_prefixes=from_prefixes),
         'decode': decode_phase(plan, mesh),
     }
     reshard = reshard_phase(plan, mesh)

@@ -10,7 +10,7 @@ import pytest
 from elenchus.model import block_weights, logprobs, quantization
 from elenchus.sampling.engine import engine, prefill, sampling_methods
 from elenchus.sampling.engine.generator import Generator
-from elenchus.sampling.engine.requests import Request
+from elenchus.sampling.engine.requests import Request, check_requests
 from elenchus.sampling.engine.shapes import EngineSettings
 from tests.support import fake_engine, tiny_model
 from tests.support.compilations import count_compilations
@@ -264,6 +264,17 @@ def test_a_seed_out_of_range_is_an_error():
 def test_a_request_that_does_not_fit_is_an_error_with_the_sizes(request_, word):
     with pytest.raises(ValueError, match=word):
         generate([request_])
+
+
+@pytest.mark.parametrize('reflection', [{}, {'reflection': (5, 6), 'reflection_weight': 0.3}])
+def test_a_prompt_that_leaves_no_room_is_an_error_with_the_longest_that_does(reflection):
+    settings = dataclasses.replace(
+        SETTINGS, prompt_buckets=(32,), draft_tokens=3, draft_ngram=2, **reflection
+    )
+    longest = settings.sequence_length - 1
+    with pytest.raises(ValueError, match=f'; use at most {longest} prompt tokens$'):
+        check_requests(settings, [Request(5, (9,) * 32, 1)], 0)
+    check_requests(settings, [Request(5, (9,) * longest, 1)], 0)
 
 
 def test_a_repeated_request_id_is_an_error():

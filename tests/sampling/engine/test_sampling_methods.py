@@ -186,6 +186,7 @@ def test_bfloat16_logits_become_float32():
         ({'top_k': None}, 'top_k=None'),
         ({'top_k': -1}, 'top_k=-1'),
         ({'top_k': 1.5}, 'top_k=1.5'),
+        ({'top_k': 5.0}, 'top_k=5.0 must be an integer'),
         ({'top_p': None}, 'top_p=None'),
         ({'top_p': 0.0}, 'top_p=0.0'),
         ({'top_p': 1.1}, 'top_p'),

@@ -11,7 +11,7 @@ from elenchus.model import memory_estimate, sharding
 from elenchus.model.placement import ROWS, Placement
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.planning import dry_run, memory_plan
+from elenchus.train.planning import dry_run
 from elenchus.train.run import checks, session
 from tests.support import tiny_model
 
@@ -85,7 +85,7 @@ def test_what_does_not_divide_over_a_context_is_refused(changes, words):
 
 def test_the_context_of_a_config_is_the_fourth_axis_of_its_plan():
     plan = dry_run.plan_of(settings_with(context=4, mesh=(1, -1, 2)))
-    assert memory_plan.fill_mesh(plan.mesh, 16) == (1, 2, 2, 4)
+    assert sharding.fill_mesh(plan.mesh, 16) == (1, 2, 2, 4)
     assert dry_run.plan_of(settings_with(mesh=(1, -1, 2))).mesh == (1, -1, 2)
 
 

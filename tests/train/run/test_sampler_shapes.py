@@ -37,6 +37,11 @@ def settings(*, rows=64, stages=('base', 'evaluate'), model=None, **engine):
             (8, 1, 1),
             r'tensor_shards=8 does not divide model\.mlp_dim=356; nearest: 4',
         ),
+        (
+            {'dtype': 'float32', 'model': {'attention': 'cudnn', 'dtype': 'bfloat16'}},
+            (1, 1, 1),
+            r"sampling\.engine\.dtype='float32' has no .*'cudnn'.*; nearest: 'bfloat16'",
+        ),
     ],
     ids=str,
 )
