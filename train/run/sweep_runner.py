@@ -73,7 +73,9 @@ def run_all(tasks: Sequence[Task], *, jobs: int, logs: pathlib.Path) -> dict[str
                 if failure is None:  # it has to be started again
                     waiting.append(run.task)
                     continue
-                if failure and not requests.count:
+                if failure and requests.count:  # it was stopped, not done
+                    continue
+                if failure:
                     failures[run.task.name] = failure
                 bar.advance(1, failed=len(failures))
             time.sleep(POLL_S)

@@ -301,6 +301,22 @@ def test_a_request_to_stop_reaches_the_runs_and_nothing_new_starts(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_run_that_was_stopped_does_not_count_as_done(tmp_path, monkeypatch, capsys):
+    tasks = [task(tmp_path, 'a'), task(tmp_path, 'b', 'sleeps')]
+
+    def stop_when_it_sleeps(run, has_ended=sweep_runner._has_ended):
+        if run.task.name == 'b' and starts(tmp_path, 'b') and not requested:
+            requested.append(os.kill(os.getpid(), signal.SIGTERM))
+        return has_ended(run)
+
+    requested = []
+    monkeypatch.setattr(sweep_runner, '_has_ended', stop_when_it_sleeps)
+    with pytest.raises(Preempted):
+        sweep_runner.run_all(tasks, jobs=1, logs=tmp_path / 'logs')
+    shown = capsys.readouterr().err
+    assert 'sweep 2/2 runs' not in shown and 'sweep 1/2 runs' in shown
+
+
 def test_a_run_that_outlives_its_sweep_is_waited_for(tmp_path):
     """It has its lock; when it ends without being complete, it is started again."""
     one = task(tmp_path, 'a')
