@@ -43,6 +43,9 @@ class LoopSettings:
     compare_hosts_every: NonNegativeInt
 
 
+WRITTEN = 'written'
+"""Key of a checkpoint's cursor: what `Writer.written` returned when it was saved."""
+
 State = TypeVar('State')
 """State of a training loop: a TrainState, or one TrainState of each player."""
 
@@ -97,12 +100,15 @@ def train_loop(
     raises Interrupted, the state before its step is saved; if StepInterrupted, that within it.
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
-    done, state = restore_or_init(checkpointer, init, set_cursor)
+    done, state, written = restore_or_init(checkpointer, init, set_cursor)
     # Later rows are of steps that were lost with the killed process and are repeated now.
     writer.truncate(done if done else -1)
+    if written is not None:  # a checkpoint of an earlier version does not say it
+        writer.check(done, written)
     guard = FiniteGuard(folder, loop.nonfinite)
     reporter = LoopReporter(writers.Delayed(writer), guard, watch, TrainingSpeed(flops_per_token))
-    saver = LoopSaver(checkpointer, reporter, folder, cursor, description)
+    place = lambda: cursor() | {WRITTEN: writer.written()}  # noqa: E731
+    saver = LoopSaver(checkpointer, reporter, folder, place, description)
     bar = progress.progress(num_steps, unit='steps', description=description)
     with checkpointer, bar, profiling.StepTrace(writer.name) as trace:
         bar.skip(done)
@@ -128,8 +134,8 @@ def train_loop(
 
 def restore_or_init(
     checkpointer: Checkpointer, init: Callable[[], State], set_cursor: Callable[[dict], None]
-) -> tuple[int, State]:
-    """Returns (steps taken, state): of the newest checkpoint, or (0, init()) if there is none.
+) -> tuple[int, State, list[int] | None]:
+    """Returns (steps taken, state, rows written) of the newest checkpoint, or (0, init(), None).
 
     A restored state has the shardings of a new one, which is not created beside it.
     """
@@ -137,10 +143,11 @@ def restore_or_init(
     restored = checkpointer.restore(abstract)
     activity.mark('restoring')
     if restored is None:
-        return 0, init()
+        return 0, init(), None
     step, state, cursor = restored
+    written = cursor.pop(WRITTEN, None)
     set_cursor(cursor)
-    return step, state
+    return step, state, written
 
 
 class StepInterrupted(preemption.Interrupted):
