@@ -131,6 +131,8 @@ def _failure(run: _Process) -> str | None:
     if not code:
         return '' if run.task.is_complete() else 'it ended without its last stage'
     line = last_line(run.log)
+    if _IN_USE in line and run.task.is_complete():  # by the run that has ended meanwhile
+        return ''
     if _IN_USE in line and lock.is_locked(run.task.folder):
         return None
     if code == EXIT_CODE:

@@ -29,6 +29,9 @@ if what == 'fails':
     print('Traceback', file=sys.stderr)
     print('error: no \\x1b[2J luck', file=sys.stderr)
     sys.exit(2)
+if what == 'is late':
+    (folder / 'summary.json').write_text('{}')
+    sys.exit('error: x is in use by process 7')
 if what == 'crashes': os.kill(os.getpid(), 11)
 if what == 'sleeps': time.sleep(600)
 if what == 'waits':
@@ -299,6 +302,12 @@ def test_a_request_to_stop_reaches_the_runs_and_nothing_new_starts(tmp_path):
         signal.signal(signal.SIGALRM, timer)
     assert time.monotonic() - start < 30 and starts(tmp_path, 'c') == 0
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_run_that_another_sweep_has_brought_to_its_end_has_not_failed(tmp_path):
+    """Both started it; the other one's had the lock, and released it before this one looked."""
+    one = task(tmp_path, 'a', 'is late')
+    assert sweep_runner.run_all([one], jobs=1, logs=tmp_path / 'logs') == {}
 
 
 def test_a_run_that_was_stopped_does_not_count_as_done(tmp_path, monkeypatch, capsys):
