@@ -21,7 +21,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.train import distributed, output, watchdog
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
-from elenchus.train.config import build, players, stage_fields
+from elenchus.train.config import build, players, stage_fields, workdirs
 from elenchus.train.config import checks as config_checks
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.metrics import tracking
@@ -137,6 +137,7 @@ def open_run(
     """
     settings = build.build(RunSettings, config)
     config_checks.check_settings(settings)
+    workdirs.check_name(workdir)
     config_text = build.to_json(config)
     distributed.check_same('the config', config_text.encode())
     distributed.check_same('the code', provenance.code_hash().encode())
