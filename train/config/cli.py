@@ -178,8 +178,7 @@ def checked_workdir(workdir: str | None, *, of: str) -> epath.Path:
         )
     if epath.Path(workdir).is_file():
         raise ValueError(f'--workdir={workdir} is a file; use a folder')
-    workdirs.check_name(workdir)
-    return epath.Path(workdir)
+    return workdirs.checked(workdir)
 
 
 def _config_names() -> list[str]:

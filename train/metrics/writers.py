@@ -174,6 +174,10 @@ class Delayed:
         self._writer.sync()
         return written
 
+    def written(self) -> list[int]:
+        """Returns `Writer.written`; flush before."""
+        return self._writer.written()
+
     def _write_pending(self) -> tuple[int, dict[str, float]] | None:
         if self._pending is None:
             return None

@@ -137,12 +137,11 @@ def open_run(
     """
     settings = build.build(RunSettings, config)
     config_checks.check_settings(settings)
-    workdirs.check_name(workdir)
     config_text = build.to_json(config)
     distributed.check_same('the config', config_text.encode())
     distributed.check_same('the code', provenance.code_hash().encode())
     directory = RunDirectory(
-        epath.Path(workdir),
+        workdirs.checked(workdir),
         config_text,
         settings.stages,
         settings.sampling.part_size,

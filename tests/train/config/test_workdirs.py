@@ -19,18 +19,18 @@ def test_a_path_that_is_a_pattern_is_one_line(tmp_path, name):
             check(f'{tmp_path}/{name}')
         assert '\n' not in str(e.value) and not list(tmp_path.iterdir())
         nearest = str(e.value).rpartition('nearest: ')[2]
-        workdirs.check_name(nearest)
+        workdirs.checked(nearest)
 
 
 def test_the_folder_that_the_user_is_in_counts_too(tmp_path, monkeypatch):
     (tmp_path / 'my[1]').mkdir()
     monkeypatch.chdir(tmp_path / 'my[1]')
     with pytest.raises(ValueError, match='--workdir=runs/x is in .*nearest: .*/my_1]/runs/x'):
-        workdirs.check_name('runs/x')
+        workdirs.checked('runs/x')
 
 
 @pytest.mark.parametrize(
     'name', ['a b', 'ü汉', '{x}', 'a#%20', "a'b", 'a:b', '~x', '-w', 'gs://b/x']
 )
 def test_other_names_pass(name):
-    workdirs.check_name(name)
+    workdirs.checked(name)
