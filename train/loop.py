@@ -43,6 +43,9 @@ class LoopSettings:
     compare_hosts_every: NonNegativeInt
 
 
+WRITTEN = 'written'
+"""Key of a checkpoint's cursor: what `Writer.written` returned when it was saved."""
+
 State = TypeVar('State')
 """State of a training loop: a TrainState, or one TrainState of each player."""
 
@@ -97,9 +100,7 @@ def train_loop(
     raises Interrupted, the state before its step is saved; if StepInterrupted, that within it.
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
-    done, state = restore_or_init(checkpointer, init, set_cursor)
-    # Later rows are of steps that were lost with the killed process and are repeated now.
-    writer.truncate(done if done else -1)
+    done, state = restore_or_init(checkpointer, init, set_cursor, writer=writer)
     guard = FiniteGuard(folder, loop.nonfinite)
     reporter = LoopReporter(writers.Delayed(writer), guard, watch, TrainingSpeed(flops_per_token))
     saver = LoopSaver(checkpointer, reporter, folder, cursor, description)
@@ -127,19 +128,29 @@ def train_loop(
 
 
 def restore_or_init(
-    checkpointer: Checkpointer, init: Callable[[], State], set_cursor: Callable[[dict], None]
+    checkpointer: Checkpointer,
+    init: Callable[[], State],
+    set_cursor: Callable[[dict], None],
+    *,
+    writer: writers.Writer,
 ) -> tuple[int, State]:
     """Returns (steps taken, state): of the newest checkpoint, or (0, init()) if there is none.
 
-    A restored state has the shardings of a new one, which is not created beside it.
+    A restored state has the shardings of a new one, which is not created beside it. Rows of later
+    steps are removed: these were lost with the killed process and are repeated now.
     """
     abstract = placement.current().abstract(jax.eval_shape(init))
     restored = checkpointer.restore(abstract)
     activity.mark('restoring')
     if restored is None:
+        writer.truncate(-1)
         return 0, init()
     step, state, cursor = restored
+    written = cursor.pop(WRITTEN, None)
     set_cursor(cursor)
+    writer.truncate(step if step else -1)
+    if written is not None:  # a checkpoint of an earlier version does not say it
+        writer.check(step, written)
     return step, state
 
 
@@ -217,7 +228,8 @@ class LoopSaver(NamedTuple):
         """Starts to save the state after a step, if it is finite; the metrics are written first."""
         self.reporter.flush()  # raises first, so that a non-finite state is never saved
         distributed.run_on_first(lambda: atomic.check_exists(self.folder))
-        self.checkpointer.save(step, state, self.cursor())
+        cursor = self.cursor() | {WRITTEN: self.reporter.rows.written()}
+        self.checkpointer.save(step, state, cursor)
         activity.mark('saving')
 
     def close(self) -> None:

@@ -75,6 +75,18 @@ class Ledger:
         safe = [_file_name(name) for name in names]
         self.path = _folder().joinpath(*safe[:-1], f'{safe[-1]}.json')
 
+    def is_live(self) -> bool:
+        """Returns whether the launch has begun and not ended."""
+        progress = self.read() if self.path.is_file() else Progress()
+        return progress.state is not State.ABSENT and not progress.ending
+
+    def has_others(self) -> bool:
+        """Returns whether there is a ledger of this zone and name under another project."""
+        *_, project, zone, name = self.path.parts
+        folders = self.path.parents[2]
+        others = folders.iterdir() if folders.is_dir() else ()
+        return any((o / zone / name).is_file() for o in others if o.name != project)
+
     def read(self) -> Progress:
         """Returns the stored progress, or a new one if there is none.
 
@@ -109,12 +121,9 @@ class Ledger:
     def elsewhere(self) -> typing.Iterator[Ledger]:
         """Yields the ledgers of all launches of this machine, on any cloud, that have not ended."""
         for path in sorted(_folder().rglob('*.json')):
-            if not path.is_file():
-                continue
             other = Ledger.__new__(Ledger)
             other.path = path
-            progress = other.read()
-            if path != self.path and progress.state is not State.ABSENT and not progress.ending:
+            if path != self.path and other.is_live():
                 yield other
 
     @property

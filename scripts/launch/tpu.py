@@ -31,14 +31,13 @@ from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import Observation, Resource, Run
+from elenchus.scripts.launch.tpu_request import QUICK
 
 KEEP_ALIVE = '-o ServerAliveInterval=30'
 GCLOUD_ERROR = re.compile(r'^ERROR: (\(gcloud|gcloud crashed)', re.MULTILINE)
 SSH_ERROR = re.compile(r'^ERROR: \(gcloud.* exited with return code \[255\]', re.MULTILINE)
 """Error of the last ssh try with a host; earlier ones print `Retrying: SSH command error: ...`."""
 AGENT = re.compile(r'not present in the SSH agent')
-QUICK = 300.0
-"""Seconds after which a short command on the hosts counts as lost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +80,7 @@ class Tpu:
         self.flags = flags
         self.commands = commands
         self.folder = remote.home_folder(flags.folder)
+        self._project = tpu_request.project_of_ledger(flags, commands)
         self.version = flags.version or tpu_types.runtime_version(flags.type)
         self.launched = LaunchedRun(
             run, Ledger(*self.ledger_names), tree=flags.tree, update=flags.update
@@ -93,7 +93,7 @@ class Tpu:
     @property
     def ledger_names(self) -> tuple[str, ...]:
         """Words that identify this slice; they name its ledger file."""
-        return ('tpu', self.flags.project, self.flags.zone, self.flags.name)
+        return ('tpu', self._project, self.flags.zone, self.flags.name)
 
     @property
     def chips(self) -> int:
@@ -154,7 +154,8 @@ class Tpu:
             hosts, silent = [], str(error)
         if silent and not hosts:
             result = self.commands.run(
-                self._words('tpu-vm', 'describe', '--format=value(state)'), patience=QUICK
+                self._words('tpu-vm', 'describe', '--format=value(state)'),
+                patience=QUICK,
             )
             state = (result.output.split() or ['unknown'])[-1]
             if state in tpu_types.GONE_NODES:
@@ -175,9 +176,7 @@ class Tpu:
 
     def settle(self) -> None:
         """Takes the project from gcloud's configuration if no flag names one."""
-        if not self.place:
-            words = ['gcloud', 'config', 'get', 'project']
-            self.place = self.commands.run(words, patience=QUICK).output.strip()
+        self.place = self.place or tpu_request.default_project(self.commands)
 
     def create(self) -> None:
         """Requests the slice as a queued resource."""

@@ -7,10 +7,15 @@ import pathlib
 import typing
 
 from elenchus.scripts.launch import remote
+from elenchus.scripts.launch.commands import Commands
 from elenchus.scripts.launch.launched_run import ROOT
+from elenchus.scripts.launch.ledger import Ledger
 
 FLEX_START_SECONDS = 7 * 24 * 3600
 """Longest time of a slice of Flex-start: cloud.google.com/tpu/docs/request-using-flex-start."""
+
+QUICK = 300.0
+"""Seconds after which a short command counts as lost."""
 
 
 def flags_of(flags: typing.Any, seconds: float) -> list[str]:
@@ -39,3 +44,24 @@ def write_guard(path: pathlib.Path, *, settings: dict[str, str], budget: float) 
     head = f'#!/usr/bin/env bash\n{" ".join(words)} BUDGET={math.ceil(budget)}\n'
     path.write_text(head + text, encoding='utf-8')
     return f'--metadata-from-file=startup-script={path}'
+
+
+def default_project(commands: Commands) -> str:
+    """Returns the project of gcloud's configuration, '' if it has none."""
+    words = ['gcloud', 'config', 'get', 'project']
+    return commands.run(words, patience=QUICK).output.strip()
+
+
+def project_of_ledger(flags: typing.Any, commands: Commands) -> str:
+    """Returns the project under which the ledger has a launch, '' for one that began without.
+
+    A launch that goes on has one ledger, and so one bill, whether a later command names its project
+    or leaves it to gcloud's configuration.
+    """
+    own, unnamed = (Ledger('tpu', p, flags.zone, flags.name) for p in (flags.project, ''))
+    if own.is_live() or not own.has_others():
+        return flags.project
+    if flags.project:
+        return '' if unnamed.is_live() and unnamed.read().place == flags.project else flags.project
+    project = default_project(commands)
+    return project if Ledger('tpu', project, flags.zone, flags.name).is_live() else ''

@@ -64,6 +64,57 @@ def test_columns_of_one_name_are_refused():
         build.build(study_table.Comparison, {'table': (row, row), 'panels': (), 'contrasts': ()})
 
 
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        (
+            ('evalute', 'x'),
+            r"column 'x' reads the stage 'evalute', which arm .*; nearest: 'evaluate'",
+        ),
+        ((('evaluate', 'self_talk'), 'x'), "reads the stage 'self_talk', which arm 'x1'"),
+        (
+            ('training', 'tokens'),
+            r"no figure at \('training', 'tokens'\); nearest: 'tokens_sampled'",
+        ),
+        ((), "column 'x' has no path"),
+    ],
+)
+@pytest.mark.parametrize('is_panel', [False, True])
+def test_a_path_into_a_stage_that_an_arm_lacks_is_an_error_before_anything_runs(
+    tmp_path, monkeypatch, path, message, is_panel
+):
+    monkeypatch.setattr(study_runner, 'open_run', lambda *_, verifier: None)
+    config = critics.get_config('smoke')
+    config.comparison.contrasts = ()
+    if is_panel and path:
+        panel = {'title': 'x', 'over': (), 'x': path, 'x_label': '', 'y': path, 'y_label': ''}
+        config.comparison.panels = (panel | {'scale': 1.0},)
+        message = message.replace("column 'x'", "panel 'x'")
+    else:
+        config.comparison.table = (shared.column('x', path),)
+    with pytest.raises(ValueError, match=message):
+        study_runner.run_study(config, tmp_path / 'study', None)
+
+
+def test_a_path_into_a_shared_stage_is_checked_when_that_has_run():
+    rows = [shared.column('x', ('base', 'final_los')), shared.column('y', ('last', 'nothing'))]
+    parts = {'table': tuple(rows), 'panels': (), 'contrasts': ()}
+    comparison = build.build(study_table.Comparison, parts)
+    with pytest.raises(ValueError, match=r"no figure at \('base', 'final_los'\); nearest"):
+        study_table.check_figures(comparison, {'base': {'final_loss': 1.0}})
+    study_table.check_figures(comparison, {'base': {'final_los': 1.0}})
+
+
+@pytest.mark.parametrize('path', [('a',), ('a', 'x'), ('a', ('x', 'y')), ('a', ('x', 'y'), 'z')])
+def test_a_path_to_several_numbers_is_refused_and_not_their_mean(path):
+    """A figure with its interval is a list: the mean of it would be a wrong number."""
+    row = build.build(study_table.Column, shared.column('x', path))
+    with pytest.raises(
+        ValueError, match=r'config\.comparison: no (number|figure) at .*; nearest: '
+    ):
+        study_table.column_value(row, {'a': {'x': [0.5, 0.1, 0.6], 'y': [0.5, 0.1, 0.6]}})
+
+
 STUDIES = {
     **{module.__name__.rpartition('.')[2]: module.get_config() for module in SHIPPED},
     **{f'methods.{table}': methods.get_config(table) for table in methods.TABLES},
@@ -75,3 +126,12 @@ def test_no_arm_of_a_shipped_study_changes_what_its_shared_stages_read(name):
     config = STUDIES[name]
     for changes in study_runner.arms_of(config).values():
         study_runner.check_shared(config, 0, changes)
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_every_arm_of_a_shipped_study_has_the_stages_that_its_tables_read(name):
+    config = STUDIES[name]
+    comparison = build.build(study_table.Comparison, config.comparison)
+    arms = study_runner.arms_of(config)
+    stages = {arm: study_runner.arm_config(config, 0, arms[arm]).stages for arm in arms}
+    study_table.check_stages(comparison, stages)

@@ -19,7 +19,13 @@ from ml_collections.config_flags import config_flags
 from elenchus.data.files import failures
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed, output, preemption, watchdog
-from elenchus.train.config import compilation_cache, config_paths, remote_paths, script_flags
+from elenchus.train.config import (
+    compilation_cache,
+    config_paths,
+    remote_paths,
+    script_flags,
+    workdirs,
+)
 from elenchus.train.config.build import ROOT, nearest
 from elenchus.train.early_end import early_end
 
@@ -173,14 +179,14 @@ def named_folders(arguments: Sequence[str], workdir: str | None, *, most: int = 
 
 
 def checked_workdir(workdir: str | None, *, of: str) -> epath.Path:
-    """Returns the path of --workdir. Raises ValueError if it is missing, or a file."""
+    """Returns the path of --workdir. Raises ValueError if it is missing, a file, or misnamed."""
     if not workdir:
         raise ValueError(
             f'--workdir is missing; set it to the folder of the {of}, such as runs/lab'
         )
     if epath.Path(workdir).is_file():
         raise ValueError(f'--workdir={workdir} is a file; use a folder')
-    return epath.Path(workdir)
+    return workdirs.checked(workdir)
 
 
 def _config_names() -> list[str]:

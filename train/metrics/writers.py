@@ -6,7 +6,9 @@ one; names under `time/` and the wall time go to `timing.jsonl` beside it.
 
 import json
 import os
+import sys
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -37,7 +39,7 @@ class Writer:
         self._files = {name: GrowingFile(self._folder / name) for name in (METRICS, TIMING)}
         if atomic.may_write():
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._purge_step = None
+        self._purge_step, self._written = None, [0, 0]
         self._stage, self._boards = stage, []
 
     @property
@@ -53,7 +55,9 @@ class Writer:
         if not atomic.may_write():
             return
         if others:
-            self._files[METRICS].append(_line({'step': int(step), **others}))
+            line = _line({'step': int(step), **others})
+            self._files[METRICS].append(line)
+            self._count(line)
         self._files[TIMING].append(_line({'step': int(step), 'wall': time.time(), **times}))
         if not self._boards:
             board = EventFile(self._tensorboard, purge_step=self._purge_step)
@@ -67,8 +71,31 @@ class Writer:
             for name, file in self._files.items():
                 if exists(self._folder / name):
                     rows = [row for row in read_rows(self._folder / name) if row['step'] <= step]
-                    file.rewrite([_line(row) for row in rows])
+                    lines = [_line(row) for row in rows]
+                    file.rewrite(lines)
+                    if name == METRICS:
+                        self._written = [0, 0]
+                        self._count(*lines)
         self._purge_step = step + 1
+
+    def written(self) -> list[int]:
+        """Returns the number of rows of metrics.jsonl and their checksum, of a checkpoint here."""
+        return list(self._written)
+
+    def check(self, step: int, written: list[int]) -> None:
+        """Warns if the rows that `truncate` has kept are not those `written` at a checkpoint."""
+        if atomic.may_write() and self._written != written:
+            print(
+                f'warning: {self._folder / METRICS} has {self._written[0]} rows up to step {step}, '
+                f'not the {written[0]} that the run wrote: its plots are incomplete, its weights '
+                'are not concerned',
+                file=sys.stderr,
+            )
+
+    def _count(self, *lines: str) -> None:
+        for line in lines:
+            rows, checksum = self._written
+            self._written = [rows + 1, zlib.crc32(line.encode(), checksum)]
 
     def sync(self) -> None:
         """Makes the rows durable; called before a checkpoint that relies on them."""
@@ -146,6 +173,10 @@ class Delayed:
         written = self._write_pending()
         self._writer.sync()
         return written
+
+    def written(self) -> list[int]:
+        """Returns `Writer.written`; flush before."""
+        return self._writer.written()
 
     def _write_pending(self) -> tuple[int, dict[str, float]] | None:
         if self._pending is None:

@@ -6,7 +6,7 @@ A config selects the values to compare by their paths in the summaries (`Compari
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ Summaries = dict[str, dict[str, Any]]
 """Stage -> its summary."""
 Runs = dict[str, dict[str, Summaries]]
 """Arm -> seed -> summaries."""
+TRAINING, TOKENS = 'training', 'tokens_sampled'
+"""Key, and its only figure, of what an arm sampled to learn from."""
 BY_QUESTION = 'by_question'
 """Key of a stage's questions.json among its figures."""
 Table = dict[str, dict[str, list[float]]]
@@ -71,6 +73,49 @@ class Comparison:
                 raise ValueError(f'comparison.table has two columns {name!r}: rename one')
 
 
+def check_stages(comparison: Comparison, stages: Mapping[str, Sequence[str]]) -> None:
+    """Raises ValueError if a column, or a panel of runs, reads what some arm will not have.
+
+    Before a run only its stages are known, and of `training` its figures.
+
+    Args:
+        stages: Arm -> its stages.
+    """
+    for what, path in _paths(comparison):
+        for arm, names in stages.items():
+            known = ('last', TRAINING, *names)
+            for key in path[0] if isinstance(path[0], tuple) else path[:1]:
+                if key not in known:
+                    raise ValueError(
+                        f'config.comparison: {what} reads the stage {key!r}, which arm {arm!r} '
+                        f'does not run; nearest: {build.nearest(str(key), known)!r}'
+                    )
+        if path[0] == TRAINING:
+            figure_at({TRAINING: {TOKENS: 0}}, path)
+
+
+def check_figures(comparison: Comparison, summaries: Summaries) -> None:
+    """Raises ValueError if a column, or a panel of runs, reads a figure that a stage here lacks.
+
+    Args:
+        summaries: Those of the stages that all arms share.
+    """
+    for _, path in _paths(comparison):
+        if path[0] in summaries and path[0] != TRAINING:
+            number_at(summaries, path)
+
+
+def _paths(comparison: Comparison) -> Iterator[tuple[str, FigurePath]]:
+    """Yields every path that is read in the summaries of every run, and what reads it."""
+    for column in comparison.table:
+        if not column.path:
+            raise ValueError(f'config.comparison: column {column.name!r} has no path')
+        yield from ((f'column {column.name!r}', p) for p in (column.path, column.minus) if p)
+    for panel in comparison.panels:
+        if not panel.over:
+            yield from ((f'panel {panel.title!r}', p) for p in (panel.x, panel.y) if p)
+
+
 def check_panels(comparison: Comparison, stages: Sequence[Sequence[str]]) -> None:
     """Raises ValueError if a panel is over a stage that no arm runs.
 
@@ -101,7 +146,7 @@ def figure_at(value: Any, path: FigurePath, *, where: str = 'config.comparison')
     for i, key in enumerate(path):
         if isinstance(key, tuple):
             rest = path[i + 1 :]
-            return float(np.mean([figure_at(value, (name, *rest), where=where) for name in key]))
+            return float(np.mean([number_at(value, (name, *rest), where=where) for name in key]))
         if value is None:
             return float('nan')
         if key == 'last' and i == 0:
@@ -116,10 +161,19 @@ def figure_at(value: Any, path: FigurePath, *, where: str = 'config.comparison')
     return float('nan') if value is None else value
 
 
+def number_at(value: Any, path: FigurePath, *, where: str = 'config.comparison') -> float:
+    """Returns `figure_at` of a path. Raises ValueError, naming a path further in, for no number."""
+    figure = figure_at(value, path, where=where)
+    if not isinstance(figure, (int, float)):
+        inner = next(iter(figure), 0) if isinstance(figure, Mapping) else 0
+        raise ValueError(f'{where}: no number at {path}; nearest: {(*path, inner)}')
+    return figure
+
+
 def column_value(column: Column, summaries: Summaries) -> float:
     """Value of a column for one run."""
-    subtracted = figure_at(summaries, column.minus) if column.minus else 0.0
-    return column.scale * (figure_at(summaries, column.path) - subtracted)
+    subtracted = number_at(summaries, column.minus) if column.minus else 0.0
+    return column.scale * (number_at(summaries, column.path) - subtracted)
 
 
 def panel_points(panel: Panel, summaries: Summaries) -> list[tuple[float, float]]:
@@ -128,7 +182,7 @@ def panel_points(panel: Panel, summaries: Summaries) -> list[tuple[float, float]
         return []
     items = figure_at(summaries, panel.over) if panel.over else [summaries]
     return [
-        (figure_at(item, panel.x) if panel.x else place, panel.scale * figure_at(item, panel.y))
+        (number_at(item, panel.x) if panel.x else place, panel.scale * number_at(item, panel.y))
         for place, item in enumerate(items, 1)
     ]
 

@@ -21,7 +21,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.train import distributed, output, watchdog
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
-from elenchus.train.config import build, players, stage_fields
+from elenchus.train.config import build, players, stage_fields, workdirs
 from elenchus.train.config import checks as config_checks
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.metrics import tracking
@@ -141,7 +141,7 @@ def open_run(
     distributed.check_same('the config', config_text.encode())
     distributed.check_same('the code', provenance.code_hash().encode())
     directory = RunDirectory(
-        epath.Path(workdir),
+        workdirs.checked(workdir),
         config_text,
         settings.stages,
         settings.sampling.part_size,

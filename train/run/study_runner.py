@@ -32,8 +32,9 @@ def run_study(
     columns = [column.name for column in comparison.table]
     study_contrasts.check_contrasts(comparison.contrasts, arms=list(arms), columns=columns)
     check_arms(config, arms, workdir=workdir, verifier=verifier)
-    stages = [arm_config(config, 0, changes).stages for changes in arms.values()]
-    study_table.check_panels(comparison, stages)
+    stages = {arm: arm_config(config, 0, changes).stages for arm, changes in arms.items()}
+    study_table.check_stages(comparison, stages)
+    study_table.check_panels(comparison, list(stages.values()))
     runs: study_table.Runs = {arm: {} for arm in arms}
     for seed in config.seeds:
         shared_config = arm_config(config, seed, {'stages': config.shared})
@@ -41,6 +42,8 @@ def run_study(
         with open_run(shared_config, shared_folder, verifier=verifier).started() as run:
             for name in run.settings.stages:
                 runner.run_stage(run, name)
+        shared = distributed.run_on_first(lambda path=shared_folder: read_summaries(path))
+        study_table.check_figures(comparison, shared)
         for arm, changes in arms.items():
             print(f'=== seed {seed}, {arm}')
             folder = arm_folder(workdir, seed, arm)
@@ -88,7 +91,8 @@ def read_summaries(workdir: pathlib.Path) -> study_table.Summaries:
     """
     sampled = read_json(workdir / 'summary.json')['stages']
     learning = [s for name, s in sampled.items() if not name.endswith('-evaluate')]
-    summaries = {'training': {'tokens_sampled': sum(s['tokens_sampled'] for s in learning)}}
+    total = sum(summary['tokens_sampled'] for summary in learning)
+    summaries = {study_table.TRAINING: {study_table.TOKENS: total}}
     for name, summary in sampled.items():
         metrics = workdir / 'stages' / name / writers.METRICS
         rows = {'rows': writers.read_rows(metrics)} if metrics.exists() else {}

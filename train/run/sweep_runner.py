@@ -73,7 +73,9 @@ def run_all(tasks: Sequence[Task], *, jobs: int, logs: pathlib.Path) -> dict[str
                 if failure is None:  # it has to be started again
                     waiting.append(run.task)
                     continue
-                if failure and not requests.count:
+                if failure and requests.count:  # it was stopped, not done
+                    continue
+                if failure:
                     failures[run.task.name] = failure
                 bar.advance(1, failed=len(failures))
             time.sleep(POLL_S)
@@ -129,6 +131,8 @@ def _failure(run: _Process) -> str | None:
     if not code:
         return '' if run.task.is_complete() else 'it ended without its last stage'
     line = last_line(run.log)
+    if _IN_USE in line and run.task.is_complete():  # by the run that has ended meanwhile
+        return ''
     if _IN_USE in line and lock.is_locked(run.task.folder):
         return None
     if code == EXIT_CODE:

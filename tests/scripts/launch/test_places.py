@@ -75,6 +75,28 @@ def test_the_default_project_may_be_switched_between_create_and_delete(capsys):
     assert commands.slices == {'b'}
 
 
+@pytest.mark.parametrize(('first', 'later'), [({}, {'project': 'a'}), ({'project': 'a'}, {})])
+def test_a_launch_has_one_ledger_with_and_without_its_project(launches, first, later):
+    commands = Projects()
+    session(commands, **first).act('create')
+    again = session(commands, **later)
+    assert again.ledger.read().requested is not None
+    with again.ledger.lock(), pytest.raises(options.UsageError, match='keeps pod already'):
+        session(commands, **first).ledger.lock().__enter__()
+    again.act('delete')
+    assert not commands.slices and len(list(launches.rglob('pod.json'))) == 1
+
+
+def test_the_same_name_in_two_projects_is_two_launches(launches):
+    commands = Projects()
+    session(commands, project='b').act('create')
+    session(commands).act('create')  # in the default project, a
+    assert commands.slices == {'a', 'b'}
+    session(commands, project='b').act('delete')
+    session(commands, project='a').act('delete')
+    assert not commands.slices and len(list(launches.rglob('pod.json'))) == 2
+
+
 def test_create_twice_keeps_the_bill_and_the_budget():
     commands = Projects()
     session(commands).act('create')

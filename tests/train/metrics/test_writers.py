@@ -46,6 +46,27 @@ def test_a_resumed_run_has_the_same_bytes_as_an_uninterrupted_one(make_writer, t
     assert len(writers.read_rows(tmp_path / 'resumed/timing.jsonl')) == 8
 
 
+@pytest.mark.parametrize('damage', [lambda rows: rows[:2], lambda rows: rows[::2], lambda rows: []])
+def test_rows_that_a_checkpoint_relies_on_and_that_are_gone_are_a_warning(
+    make_writer, tmp_path, capsys, damage
+):
+    with make_writer() as writer:
+        write_steps(writer, range(6))
+        written = writer.written()
+        write_steps(writer, range(6, 8))  # after the checkpoint
+    with make_writer() as writer:
+        writer.truncate(5)
+        writer.check(5, written)
+    assert not capsys.readouterr().err
+    path = tmp_path / 'stage/metrics.jsonl'
+    path.write_text(''.join(damage(path.read_text().splitlines(keepends=True))))
+    with make_writer() as writer:
+        writer.truncate(5)
+        writer.check(5, written)
+    rows = len(damage([''] * 6))
+    assert f'metrics.jsonl has {rows} rows up to step 5, not the 6' in capsys.readouterr().err
+
+
 def test_starting_over_leaves_no_earlier_row(make_writer, tmp_path):
     with make_writer() as writer:
         write_steps(writer, range(3))

@@ -29,6 +29,9 @@ if what == 'fails':
     print('Traceback', file=sys.stderr)
     print('error: no \\x1b[2J luck', file=sys.stderr)
     sys.exit(2)
+if what == 'is late':
+    (folder / 'summary.json').write_text('{}')
+    sys.exit('error: x is in use by process 7')
 if what == 'crashes': os.kill(os.getpid(), 11)
 if what == 'sleeps': time.sleep(600)
 if what == 'waits':
@@ -299,6 +302,28 @@ def test_a_request_to_stop_reaches_the_runs_and_nothing_new_starts(tmp_path):
         signal.signal(signal.SIGALRM, timer)
     assert time.monotonic() - start < 30 and starts(tmp_path, 'c') == 0
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_run_that_another_sweep_has_brought_to_its_end_has_not_failed(tmp_path):
+    """Both started it; the other one's had the lock, and released it before this one looked."""
+    one = task(tmp_path, 'a', 'is late')
+    assert sweep_runner.run_all([one], jobs=1, logs=tmp_path / 'logs') == {}
+
+
+def test_a_run_that_was_stopped_does_not_count_as_done(tmp_path, monkeypatch, capsys):
+    tasks = [task(tmp_path, 'a'), task(tmp_path, 'b', 'sleeps')]
+
+    def stop_when_it_sleeps(run, has_ended=sweep_runner._has_ended):
+        if run.task.name == 'b' and starts(tmp_path, 'b') and not requested:
+            requested.append(os.kill(os.getpid(), signal.SIGTERM))
+        return has_ended(run)
+
+    requested = []
+    monkeypatch.setattr(sweep_runner, '_has_ended', stop_when_it_sleeps)
+    with pytest.raises(Preempted):
+        sweep_runner.run_all(tasks, jobs=1, logs=tmp_path / 'logs')
+    shown = capsys.readouterr().err
+    assert 'sweep 2/2 runs' not in shown and 'sweep 1/2 runs' in shown
 
 
 def test_a_run_that_outlives_its_sweep_is_waited_for(tmp_path):
