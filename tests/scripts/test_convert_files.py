@@ -294,6 +294,14 @@ def test_extra_keys_and_newer_spellings_are_carried(tmp_path):
     assert 'dtype' not in back and back['torch_dtype'] == 'float32'
 
 
+def test_derived_tensors_have_no_say_in_the_dtype(tmp_path):
+    derived = {'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(3, np.float32)}
+    write(tmp_path / 'theirs', 'llama2', edit=lambda t: {
+        n: v.astype(ml_dtypes.bfloat16) for n, v in t.items()
+    } | derived)  # fmt: skip
+    assert imported(tmp_path / 'theirs')[EMBEDDING].dtype == ml_dtypes.bfloat16
+
+
 def test_an_embedding_with_more_rows_than_the_config_says_is_named(tmp_path):
     padded = lambda t: t | {EMBEDDING: np.pad(t[EMBEDDING], ((0, 24), (0, 0)))}  # noqa: E731
     write(tmp_path / 'theirs', 'qwen2', edit=padded)
