@@ -255,6 +255,9 @@ def test_unsupported_values_are_refused_by_key():
     ):
         with pytest.raises(ValueError, match=message):
             config_of(LLAMA_3_1 | changes)
+    # The description of a saved model with a float could not be read.
+    with pytest.raises(ValueError, match='query_pre_attn_scalar=9.5 must be a positive integer'):
+        config_of(GEMMA_3_1B | {'query_pre_attn_scalar': 9.5})
     sparse = PUBLISHED['Qwen 3 30B-A3B'][0]
     for changes, message in (
         ({'mlp_only_layers': [0]}, r'mlp_only_layers=\[0\] is not supported; nearest: \[\]'),
