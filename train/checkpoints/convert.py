@@ -95,6 +95,8 @@ def _import(
     """Imports a source that is on the local disk; see `import_model`."""
     is_gguf = import_sources.is_gguf(source)
     if not is_gguf and peft_adapters.is_adapter_folder(source):
+        if dtype is not None:
+            raise ValueError(f'--dtype={dtype}: adapters are stored in float32; leave it out')
         return _import_adapters(source, target, base=base, mesh=mesh)
     if base is not None:
         raise ValueError(f'--base={base}: {source} has no {peft_files.CONFIG}; leave --base out')
@@ -208,11 +210,15 @@ def export_model(
     if the tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
     source, target = epath.Path(source), _empty_folder(target)
+    if files and not epath.Path(files).is_dir():
+        raise ValueError(f'--files={files} is no folder; use one with a tokenizer and {CONFIG}')
     tokenizer = None if files else _tokenizer_above(source)
     files = epath.Path(files or source)
     texts = tokenizer.parent if tokenizer else files
     chat, note = _exported_chat(source, texts, template=template, system=system)
     is_whole = saved_models.saved_adaptation(source) is None
+    if is_whole and base is not None:
+        raise ValueError(f'--base={base}: {source} is a whole model; leave --base out')
     with remote_folders.delivered(target) as local:
         if is_whole:
             done = _export_whole(source, local, files=files, mesh=mesh, file_bytes=file_bytes)
@@ -292,6 +298,7 @@ def _exported_chat(
 def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     """Returns (family, config.json); keeps keys of the one in `files` but for REPLACED_KEYS."""
     copied = _read_config(files) if (files / CONFIG).exists() else {}
+    copied, _ = huggingface.text_only(copied)  # `files` may be the folder of a model with images
     family = huggingface.family_of(copied) if copied else huggingface.family_for(config)
     hf_config = {key: value for key, value in copied.items() if key not in REPLACED_KEYS}
     hf_config |= family.write_config(config) | {'torch_dtype': config.param_dtype}
