@@ -275,3 +275,14 @@ def test_an_option_of_the_other_command_is_refused(tmp_path, command, flag):
     name, other = flag.partition('=')[0], 'import' if command == 'export' else 'export'
     assert done.returncode == 2
     assert done.stderr == f'error: {name} is an option of {other}; leave it out of {command}\n'
+
+
+def test_a_merge_replaces_nothing(tmp_path):
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / 'transformer.py').write_text('kept')
+    words = ['-m', 'elenchus.scripts.merge', '--config=configs/lab.py:smoke', '--stage=actor',
+             f'--workdir={tmp_path / "run"}', f'--out={tmp_path}']  # fmt: skip
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    message = f'{tmp_path / "model"} already exists; use a folder that does not exist'
+    assert (done.returncode, done.stderr) == (2, f'error: {message}\n')
+    assert not (tmp_path / 'run').exists()

@@ -78,7 +78,7 @@ def import_model(
     lacks, if a file is damaged or quantized (fp8 with its scales is dequantized), or if tensors are
     missing, unexpected, misshaped, not finite or, without `dtype`, of several dtypes.
     """
-    target = _empty_folder(target)
+    target = saved_models.empty_folder(target)
     with remote_folders.fetched(import_sources.resolve_source(source)) as local:
         note = _import(local, target, dtype=dtype, mesh=mesh, base=base)
     return note.replace(f'{local} -> ', f'{source} -> ') if atomic.is_remote(source) else note
@@ -209,7 +209,7 @@ def export_model(
     Raises ValueError, before anything is written, if no family can express the model's config, or
     if the tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
-    source, target = epath.Path(source), _empty_folder(target)
+    source, target = epath.Path(source), saved_models.empty_folder(target)
     if files and not epath.Path(files).is_dir():
         raise ValueError(f'--files={files} is no folder; use one with a tokenizer and {CONFIG}')
     tokenizer = None if files else _tokenizer_above(source)
@@ -333,13 +333,6 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 def _write_config(folder: pathlib.Path, hf_config: Mapping[str, Any]) -> None:
     atomic.write_text(folder / CONFIG, json.dumps(hf_config, indent=2) + '\n')
-
-
-def _empty_folder(target: str | os.PathLike) -> epath.Path:
-    target = epath.Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f'{target} already exists; use a folder that does not exist')
-    return target
 
 
 def _summary(config: ModelConfig, conversion: str) -> str:
