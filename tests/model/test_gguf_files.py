@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from elenchus.data.text import gguf_tokenizer
 from elenchus.model.huggingface import gguf_config, gguf_files
 from elenchus.train.checkpoints import import_sources
 
@@ -73,3 +74,26 @@ def test_a_pattern_of_windows_that_is_none_is_named(pattern):
     windows = {'attention.sliding_window': 8, 'attention.sliding_window_pattern': pattern}
     with pytest.raises(ValueError, match=r'gemma3\.attention\.sliding_window_pattern='):
         read_config('gemma3', **windows)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'merges': ['ab']}, "tokenizer.ggml.merges has 'ab', which does not join two tokens"),
+    ({'merges': ['a c']}, "tokenizer.ggml.merges has 'a c', which"),
+    ({'merges': ['b a']}, "tokenizer.ggml.merges has 'b a', which"),
+    ({'merges': [1]}, 'tokenizer.ggml.merges has 1, which'),
+    ({'tokens': ['a', 'b', 'ab', 4]}, 'tokenizer.ggml.tokens has 4, which is no text'),
+    ({'eos_token_id': 1.5}, 'tokenizer.ggml.eos_token_id=1.5 is no id of the vocabulary'),
+    ({'eos_token_id': '3'}, "tokenizer.ggml.eos_token_id='3' is no id of the vocabulary"),
+])  # fmt: skip
+def test_a_strange_tokenizer_is_refused_by_key(changes, message):
+    values = {'model': 'gpt2', 'pre': 'qwen2', 'tokens': ['a', 'b', 'ab', '<|end|>'],
+              'token_type': [1, 1, 1, 3], 'merges': ['a b'], 'eos_token_id': 3}  # fmt: skip
+
+    def read(**changes):
+        metadata = {f'tokenizer.ggml.{key}': value for key, value in (values | changes).items()}
+        return gguf_tokenizer.read_tokenizer(metadata, place='model.gguf')
+
+    assert 'tokenizer.json' in read()
+    with pytest.raises(ValueError) as error:
+        read(**changes)
+    assert str(error.value).startswith(f'model.gguf: {message}')
