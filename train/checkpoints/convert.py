@@ -194,9 +194,8 @@ def export_model(
         source: model folder of ours.
         target: folder that does not exist yet or is empty.
         files: folder with the tokenizer, chat template and config.json files to copy; None: source,
-            and the tokenizer of the run that trained the model.
-            The family is that of the config.json there; without one, the first family that can
-            express the model's config.
+            and the tokenizer of the run that trained the model. Its config.json names the family;
+            without one, it is the first that can express the model's config.
         mesh: devices to load onto.
         file_bytes: size limit of one safetensors file.
         template: name of the chat template whose end token and text are written; None: that of
@@ -204,10 +203,9 @@ def export_model(
         system: system message with `template`, as `tokenizer.system` of a run.
         base: of adapters, name or folder of their base model for `transformers`.
 
-    Adapters become a folder of PEFT. To export a whole model, merge them first (scripts/merge.py).
-
-    Raises ValueError, before anything is written, if no family can express the model's config, or
-    if the tokenizer in `files` is not that of the model or lacks tokens of the template.
+    Adapters become a folder of PEFT; merge them (scripts/merge.py) to export a whole model. Raises
+    ValueError, before anything is written, if no family can express the model's config, or if the
+    tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
     source, target = epath.Path(source), saved_models.empty_folder(target)
     if files and not epath.Path(files).is_dir():
