@@ -27,9 +27,9 @@ _POSITIVE_INTEGERS = (
     *('vocab_size', 'num_hidden_layers', 'hidden_size', 'intermediate_size'),
     *('max_position_embeddings', 'num_attention_heads', 'num_key_value_heads', 'head_dim'),
     *('sliding_window_pattern', 'moe_intermediate_size', 'num_experts', 'num_local_experts'),
-    *('num_experts_per_tok', 'decoder_sparse_step', 'query_pre_attn_scalar'),
+    *('num_experts_per_tok', 'decoder_sparse_step'),
 )
-_INTEGERS = ('sliding_window', 'max_window_layers')
+_INTEGERS = ('sliding_window', 'max_window_layers', 'query_pre_attn_scalar')
 _NUMBERS = ('rms_norm_eps', 'attn_logit_softcapping', 'final_logit_softcapping')
 _BOOLEANS = ('tie_word_embeddings', 'use_sliding_window', 'norm_topk_prob')
 
