@@ -53,13 +53,20 @@ def list_weights(
         tied: the output head is the embedding; a copy of it is dropped.
 
     A head that differs stays, with `head_differs`. Raises ValueError if files are damaged or
-    quantized in a way that cannot be read.
+    quantized in a way that cannot be read, or if two tensors are one weight.
     """
     stored = safetensors_files.list_tensors(folder)
     unquantized, scales = quantized_files.split_scales(stored, hf_config)
-    tensors = {renamed(_unwrapped(name)): tensor for name, tensor in unquantized.items()}
-    kept = {n: tensor for n, tensor in tensors.items() if n and not n.endswith(_DERIVED)}
-    tensors = _with_prefix(kept)
+    tensors = {}
+    for name, tensor in unquantized.items():
+        ours = renamed(_unwrapped(name))
+        if ours is None or ours.endswith(_DERIVED):
+            continue
+        if ours in tensors:
+            both = f'{tensors[ours].name} and {name}'
+            raise ValueError(f'{tensor.path}: {both} are the same weight; remove one of them')
+        tensors[ours] = tensor
+    tensors = _with_prefix(tensors)
     weights = StoredWeights(tensors, scales, hf_config, '')
     if not tied or HEAD not in tensors or EMBEDDING not in tensors:
         return weights

@@ -254,6 +254,12 @@ def test_wrappers_around_names_are_removed(tmp_path, prefix):
     test_convert.assert_same_tensors(imported(source), tensors)
 
 
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    write(tmp_path / 'theirs', 'qwen2', edit=lambda t: t | {f'module.{n}': t[n] + 1 for n in t})
+    message = refusal(tmp_path / 'theirs')
+    assert 'module.model.' in message and ' are the same weight; remove one of them' in message
+
+
 @pytest.mark.parametrize('name', ['qwen2', 'gemma3', 'llama2'])
 def test_a_body_saved_without_its_head_is_read(tmp_path, name):
     source = tmp_path / 'theirs'
