@@ -76,15 +76,21 @@ from elenchus.model import sharding
 from elenchus.train.checkpoints import convert
 from elenchus.train.config import build, cli
 
+ONLY = {'import': ('dtype',), 'export': ('files', 'template', 'system')}
+"""Options of one command alone."""
+
 
 def main(argv):
-    """Runs one command. Raises ValueError for an unknown command or a wrong number of folders."""
+    """Runs one command. Raises ValueError for an unknown command, or other folders or options."""
     command, folders, values = ''.join(argv[1:2]), argv[2:], flags.FLAGS
     if command not in ('import', 'export'):
         near = build.nearest(command, ('import', 'export'))
         raise ValueError(f'unknown command {command!r}; use import or export; nearest: {near}')
     if len(folders) != 2:
         raise ValueError(f'{command} needs two folders, not {len(folders)}; see --help')
+    other = 'export' if command == 'import' else 'import'
+    if unused := [name for name in ONLY[other] if values[name].present]:
+        raise ValueError(f'--{unused[0]} is an option of {other}; leave it out of {command}')
     mesh = sharding.make_mesh([int(n) for n in values.mesh])
     if command == 'import':
         options = {'dtype': values.dtype, 'mesh': mesh, 'base': values.base}

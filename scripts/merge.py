@@ -17,14 +17,18 @@ if __name__ == '__main__':  # the imports below take seconds
 from etils import epath
 
 from elenchus.model import lora
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, cli
 from elenchus.train.run import runner
 from elenchus.train.stages import STAGES
 
 
 def main(_):
-    """Writes the merged model of --stage to OUT/model; a model without adapters is copied."""
-    out = epath.Path(flags.FLAGS.out) / 'model'
+    """Writes the merged model of --stage to OUT/model; a model without adapters is copied.
+
+    Raises ValueError if OUT/model has files.
+    """
+    out = saved_models.empty_folder(epath.Path(flags.FLAGS.out) / 'model')
     name = build.one_of(tuple(STAGES), flags.FLAGS.stage, '--stage')
     with runner.run_of_flags() as run:
         run.store.save(out, lora.merge(run.load_model(name)))

@@ -92,6 +92,8 @@ def read_tokenizer(metadata: Mapping[str, Any], *, place: str) -> dict[str, str]
             f'{place}: tokenizer.ggml.tokens and token_type must be lists of the same length, not '
             f'{len(tokens or ())} and {len(kinds or ())} values'
         )
+    if other := [token for token in tokens if not isinstance(token, str)]:
+        raise ValueError(f'{place}: tokenizer.ggml.tokens has {other[0]!r}, which is no text')
     special = _special_tokens(values, place)
     tokenizer = builders[kind](values, place)
     if values.get('add_bos_token', kind == 'llama') and 'bos_token' in special:
@@ -111,9 +113,9 @@ def _special_tokens(values: Mapping[str, Any], place: str) -> dict[str, str]:
         index = values.get(f'{name}_token_id')
         if index is None:
             continue
-        if not 0 <= index < len(tokens):
+        if type(index) is not int or not 0 <= index < len(tokens):
             raise ValueError(
-                f'{place}: tokenizer.ggml.{name}_token_id={index} is no id of the vocabulary; '
+                f'{place}: tokenizer.ggml.{name}_token_id={index!r} is no id of the vocabulary; '
                 f'nearest: {len(tokens) - 1}'
             )
         special[f'{ours}_token'] = tokens[index]
@@ -160,12 +162,8 @@ def _byte_level(values: Mapping[str, Any], place: str) -> Tokenizer:
         raise ValueError(f'{place}: missing key tokenizer.ggml.merges')
     split = _SPLITS.get(pre)
     vocab = _vocabulary(values)
-    bpe = models.BPE(
-        vocab,
-        [tuple(merge.split(' ', 1)) for merge in values['merges']],
-        ignore_merges=split in _IGNORE_MERGES,
-    )
-    tokenizer = Tokenizer(bpe)
+    merges = _read_merges(values, vocab, place)
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=split in _IGNORE_MERGES))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
     if split is not None:
         first = [pre_tokenizers.Split(Regex(split), behavior='isolated')]
@@ -187,7 +185,10 @@ def _sentencepiece(values: Mapping[str, Any], place: str) -> Tokenizer:
     values = {**values, 'tokens': _respelled(values['tokens'])}
     vocab = _vocabulary(values)
     unknown = values['tokens'][values.get('unknown_token_id', 0)]
-    merges = _read_merges(values) if 'merges' in values else _derived_merges(values, vocab)
+    if 'merges' in values:
+        merges = _read_merges(values, vocab, place)
+    else:
+        merges = _derived_merges(values, vocab)
     bpe = models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     tokenizer = Tokenizer(bpe)
     to_text = [decoders.Replace(SPACE, ' '), decoders.ByteFallback(), decoders.Fuse()]
@@ -220,8 +221,20 @@ def _vocabulary(values: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _read_merges(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return [tuple(merge.split(' ', 1)) for merge in values['merges']]
+def _read_merges(
+    values: Mapping[str, Any], vocab: Mapping[str, int], place: str
+) -> list[tuple[str, str]]:
+    """Returns the file's merges. Raises ValueError for one that joins no tokens to a token."""
+    merges = []
+    for merge in values['merges']:
+        first, _, second = str(merge).partition(' ')
+        if not {first, second, first + second} <= vocab.keys():
+            raise ValueError(
+                f'{place}: tokenizer.ggml.merges has {merge!r}, which does not join two tokens of '
+                'the vocabulary to a third'
+            )
+        merges.append((first, second))
+    return merges
 
 
 def _derived_merges(values: Mapping[str, Any], vocab: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -60,7 +60,7 @@ class JsonTokenizer:
     Special tokens are the added tokens that the file marks as special, those that a chat template
     of chat_templates.py names, and the protected ones. The file's padding, truncation and automatic
     start tokens are not used. Raises ValueError if the bytes are not a tokenizer.json, or if the
-    model encodes plain text as a special token.
+    model encodes plain text as a special token other than the unknown one.
     """
 
     model: bytes = dataclasses.field(repr=False)
@@ -69,7 +69,7 @@ class JsonTokenizer:
 
     def __post_init__(self):
         for name, special in self._specials.items():
-            if special in self.encode(name):
+            if special in self.encode(name) and special != self._unknown_id:
                 raise ValueError(
                     f'the tokenizer {self.fingerprint} encodes the text {name!r} as its special '
                     'token; use a model whose vocabulary contains only pieces of text'
@@ -188,6 +188,13 @@ class JsonTokenizer:
     def _specials(self) -> dict[str, int]:
         added = self._tokenizer.get_added_tokens_decoder()
         return {token.content: i for i, token in sorted(added.items()) if token.special}
+
+    @functools.cached_property
+    def _unknown_id(self) -> int | None:
+        """Id of what the vocabulary lacks; None without one."""
+        model = json.loads(self._marked_file())['model']
+        name = model.get('unk_token')
+        return model.get('unk_id') if name is None else self._tokenizer.token_to_id(name)
 
     @functools.cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:

@@ -13,7 +13,6 @@ from elenchus.model.huggingface.mixtral import MIXTRAL
 from elenchus.model.huggingface.qwen import QWEN2, QWEN3, QWEN3_MOE
 
 __all__ = [
-    'DERIVED_TENSOR_SUFFIX',
     'FAMILIES',
     'VISION_MODELS',
     'Family',
@@ -27,9 +26,6 @@ __all__ = [
 _ALL = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, MIXTRAL, QWEN3_MOE)
 FAMILIES = {f.model_type: f for f in _ALL}
 """model_type of config.json -> family, in the order that `family_for` tries them."""
-
-DERIVED_TENSOR_SUFFIX = '.rotary_emb.inv_freq'
-"""Suffix of tensors that old files store although they are derived from config.json."""
 
 VISION_MODELS = {'gemma3': 'gemma3_text'}
 """model_type of a vision-language model -> that of its text-only part."""

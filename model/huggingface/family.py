@@ -29,11 +29,8 @@ _POSITIVE_INTEGERS = (
     *('sliding_window_pattern', 'moe_intermediate_size', 'num_experts', 'num_local_experts'),
     *('num_experts_per_tok', 'decoder_sparse_step'),
 )
-_INTEGERS = ('sliding_window', 'max_window_layers')
-_NUMBERS = (
-    *('rms_norm_eps', 'query_pre_attn_scalar'),
-    *('attn_logit_softcapping', 'final_logit_softcapping'),
-)
+_INTEGERS = ('sliding_window', 'max_window_layers', 'query_pre_attn_scalar')
+_NUMBERS = ('rms_norm_eps', 'attn_logit_softcapping', 'final_logit_softcapping')
 _BOOLEANS = ('tie_word_embeddings', 'use_sliding_window', 'norm_topk_prob')
 
 

@@ -169,7 +169,9 @@ def _rope(values: _Values, config: Mapping[str, Any]) -> dict[str, Any]:
         return rope | {'rope_scaling': scaling}
     if kind == 'none':
         return rope
-    scaling = {'rope_type': kind, 'factor': _shortest(values.required('rope.scaling.factor'))}
+    if factor is None:
+        values.required('rope.scaling.factor')
+    scaling = {'rope_type': kind, 'factor': _shortest(factor)}
     if kind == 'yarn':
         scaling |= _yarn(values)
     return rope | {'rope_scaling': scaling}
@@ -232,20 +234,32 @@ def _divisors(scaling: Mapping[str, Any], frequencies: np.ndarray) -> np.ndarray
 
 def _windows(values: _Values, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the window of attention and the layers that have it."""
-    window = values.get('attention.sliding_window') or None
     kind = config['model_type']
+    # Early files of Gemma 2 have no key for the window; llama.cpp then takes 4096.
+    default = 4096 if kind == 'gemma2' else None
+    window = values.get('attention.sliding_window', default) or None
     if kind.startswith('gemma'):
-        pattern = values.get('attention.sliding_window_pattern', 2 if kind == 'gemma2' else 6)
-        layers = config['num_hidden_layers']
-        if isinstance(pattern, int):
-            pattern = [bool((i + 1) % pattern) for i in range(layers)]
-        names = ['sliding_attention' if is_local else 'full_attention' for is_local in pattern]
-        return {'sliding_window': window, 'layer_types': names[:layers]}
+        return {'sliding_window': window, 'layer_types': _layer_types(values, config)}
     if window is None:
         return {}
     if kind == 'llama':  # Llama itself has no windows: the file is one of Mistral
         return {'model_type': 'mistral', 'sliding_window': window}
     return {'use_sliding_window': True, 'sliding_window': window, 'max_window_layers': 0}
+
+
+def _layer_types(values: _Values, config: Mapping[str, Any]) -> list[str]:
+    """Returns the kind of each layer of Gemma: every second or sixth has no window."""
+    period = 2 if config['model_type'] == 'gemma2' else 6
+    pattern = values.get('attention.sliding_window_pattern', period)
+    layers = config['num_hidden_layers']
+    if isinstance(pattern, int) and pattern > 0:
+        pattern = [bool((i + 1) % pattern) for i in range(layers)]
+    if not isinstance(pattern, list):
+        raise ValueError(
+            f'{values.file.path}: {values.file.architecture}.attention.sliding_window_pattern='
+            f'{pattern!r} must be a positive integer or a list of booleans; nearest: {period}'
+        )
+    return ['sliding_attention' if is_local else 'full_attention' for is_local in pattern[:layers]]
 
 
 def _gemma(values: _Values, config: Mapping[str, Any]) -> dict[str, Any]:

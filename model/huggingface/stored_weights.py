@@ -1,6 +1,7 @@
 """Weights of a model folder by the names of its family, whatever wrote the files.
 
-Resolves wrappers around names, drops a copy of a tied head, and reads values with their scales.
+Resolves wrappers around names, drops a copy of a tied head and what follows from config.json, and
+reads values with their scales.
 """
 
 import re
@@ -18,6 +19,7 @@ HEAD, EMBEDDING = 'lm_head.weight', 'model.embed_tokens.weight'
 # Wrappers that training code leaves before the names of a saved model.
 _WRAPPERS = re.compile(r'^(_orig_mod\.|module\.|base_model\.model\.)+')
 _BASE_PART = re.compile(r'^(embed_tokens|layers\.\d+|norm)\.')
+_DERIVED = '.rotary_emb.inv_freq'  # old files store it although it follows from config.json
 _ROWS = 4096  # of a head compared at once
 
 
@@ -51,12 +53,19 @@ def list_weights(
         tied: the output head is the embedding; a copy of it is dropped.
 
     A head that differs stays, with `head_differs`. Raises ValueError if files are damaged or
-    quantized in a way that cannot be read.
+    quantized in a way that cannot be read, or if two tensors are one weight.
     """
     stored = safetensors_files.list_tensors(folder)
     unquantized, scales = quantized_files.split_scales(stored, hf_config)
-    tensors = {renamed(_unwrapped(name)): tensor for name, tensor in unquantized.items()}
-    tensors.pop(None, None)
+    tensors = {}
+    for name, tensor in unquantized.items():
+        ours = renamed(_unwrapped(name))
+        if ours is None or ours.endswith(_DERIVED):
+            continue
+        if ours in tensors:
+            both = f'{tensors[ours].name} and {name}'
+            raise ValueError(f'{tensor.path}: {both} are the same weight; remove one of them')
+        tensors[ours] = tensor
     tensors = _with_prefix(tensors)
     weights = StoredWeights(tensors, scales, hf_config, '')
     if not tied or HEAD not in tensors or EMBEDDING not in tensors:

@@ -4,7 +4,7 @@ import pickle
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
@@ -87,6 +87,20 @@ def test_a_model_that_reads_special_tokens_out_of_text_is_refused():
     unigram.add_special_tokens(['<s>'])
     with pytest.raises(ValueError, match="encodes the text '<s>'"):
         JsonTokenizer(unigram.to_str().encode())
+
+
+@pytest.mark.parametrize('model', [
+    models.WordLevel({'<unk>': 0, '</s>': 1, '\n': 2, 'a': 3}, unk_token='<unk>'),
+    models.WordPiece({'<unk>': 0, '</s>': 1, '\n': 2, 'a': 3}, unk_token='<unk>'),
+    models.Unigram([('<unk>', 0.0), ('</s>', 0.0), ('\n', -1.0), ('a', -1.0)], 0),
+], ids=['words', 'pieces', 'unigram'])  # fmt: skip
+def test_text_may_be_unknown_but_not_another_special_token(model):
+    whole = Tokenizer(model)
+    whole.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\s\S]'), 'isolated')
+    whole.add_special_tokens(['<unk>', '</s>'])
+    tokenizer = JsonTokenizer(whole.to_str().encode())
+    assert tokenizer.encode('a</s>\n<unk>') == [3, *[0] * 4, 2, *[0] * 5]
+    assert tokenizer.newline_ids == {2} and tokenizer.decode([3, 0, 1]) == 'a'
 
 
 def test_padding_truncation_and_start_tokens_of_the_file_are_not_used():

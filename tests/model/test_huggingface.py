@@ -255,6 +255,9 @@ def test_unsupported_values_are_refused_by_key():
     ):
         with pytest.raises(ValueError, match=message):
             config_of(LLAMA_3_1 | changes)
+    # The description of a saved model with a float could not be read.
+    with pytest.raises(ValueError, match='query_pre_attn_scalar=9.5 must be an integer'):
+        config_of(GEMMA_3_1B | {'query_pre_attn_scalar': 9.5})
     sparse = PUBLISHED['Qwen 3 30B-A3B'][0]
     for changes, message in (
         ({'mlp_only_layers': [0]}, r'mlp_only_layers=\[0\] is not supported; nearest: \[\]'),
@@ -278,6 +281,8 @@ def test_a_config_that_no_family_can_express_is_refused_by_field():
         ValueError, match='no family can express this model: llama cannot express post_n'
     ):
         huggingface.family_for(dataclasses.replace(config, post_norms=True))
+    with pytest.raises(ValueError, match='gemma2 cannot express .*zero_centered_norms=False'):
+        huggingface.FAMILIES['gemma2'].write_config(config)
 
 
 def test_the_layers_of_a_pattern_cut_short_keep_their_windows():

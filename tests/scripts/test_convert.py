@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -182,6 +184,9 @@ def test_the_text_model_is_imported_from_a_model_with_images(tmp_path, prefix):
     assert_same_tensors(read(tmp_path / 'back'), tensors)
     back = json.loads((tmp_path / 'back' / 'config.json').read_text())
     assert back['architectures'] == ['Gemma3ForCausalLM'] and back['eos_token_id'] == [1, 106]
+    # `--files` may name the folder of the whole model, too.
+    convert.export_model(tmp_path / 'ours', tmp_path / 'whole', **export | {'files': source})
+    assert json.loads((tmp_path / 'whole' / 'config.json').read_text()) == back
     (source / 'config.json').write_text(json.dumps({'model_type': 'gemma3'}))
     with pytest.raises(ValueError, match=r'config\.json of gemma3: missing key text_config'):
         convert.import_model(source, tmp_path / 'new', dtype=None, mesh=mesh)
@@ -244,3 +249,40 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
             tmp_path / 'nothing', tmp_path / 'new', files=None, mesh=mesh, file_bytes=HUGE
         )
     assert not (tmp_path / 'new').exists()
+
+
+def test_options_that_would_have_no_effect_are_refused(tmp_path):
+    mesh = tiny_model.one_device()
+    write(tmp_path / 'theirs', 'qwen2')
+    convert.import_model(tmp_path / 'theirs', tmp_path / 'ours', dtype=None, mesh=mesh)
+    export = {'mesh': mesh, 'file_bytes': HUGE}
+    for options, message in (
+        ({'files': tmp_path / 'their'}, '--files=.*/their is no folder'),
+        ({'files': tmp_path / 'theirs' / 'config.json'}, r'--files=.*/config\.json is no folder'),
+        ({'files': None, 'base': 'Qwen/Qwen2.5'}, 'ours is a whole model; leave --base out'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert.export_model(tmp_path / 'ours', tmp_path / 'new', **export | options)
+    assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(
+    ('command', 'flag'), [('export', '--dtype=bfloat16'), ('import', '--files=models/mine')]
+)
+def test_an_option_of_the_other_command_is_refused(tmp_path, command, flag):
+    words = ['-m', 'elenchus.scripts.convert', command, tmp_path / 'a', tmp_path / 'b', flag]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    name, other = flag.partition('=')[0], 'import' if command == 'export' else 'export'
+    assert done.returncode == 2
+    assert done.stderr == f'error: {name} is an option of {other}; leave it out of {command}\n'
+
+
+def test_a_merge_replaces_nothing(tmp_path):
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / 'transformer.py').write_text('kept')
+    words = ['-m', 'elenchus.scripts.merge', '--config=configs/lab.py:smoke', '--stage=actor',
+             f'--workdir={tmp_path / "run"}', f'--out={tmp_path}']  # fmt: skip
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    message = f'{tmp_path / "model"} already exists; use a folder that does not exist'
+    assert (done.returncode, done.stderr) == (2, f'error: {message}\n')
+    assert not (tmp_path / 'run').exists()

@@ -254,6 +254,12 @@ def test_wrappers_around_names_are_removed(tmp_path, prefix):
     test_convert.assert_same_tensors(imported(source), tensors)
 
 
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    write(tmp_path / 'theirs', 'qwen2', edit=lambda t: t | {f'module.{n}': t[n] + 1 for n in t})
+    message = refusal(tmp_path / 'theirs')
+    assert 'module.model.' in message and ' are the same weight; remove one of them' in message
+
+
 @pytest.mark.parametrize('name', ['qwen2', 'gemma3', 'llama2'])
 def test_a_body_saved_without_its_head_is_read(tmp_path, name):
     source = tmp_path / 'theirs'
@@ -292,6 +298,14 @@ def test_extra_keys_and_newer_spellings_are_carried(tmp_path):
     back = json.loads((tmp_path / 'theirs_back' / 'config.json').read_text())
     assert back['my_key'] == {'a': [1]} and back['rope_theta'] == 1e6 and back['head_dim'] == 6
     assert 'dtype' not in back and back['torch_dtype'] == 'float32'
+
+
+def test_derived_tensors_have_no_say_in_the_dtype(tmp_path):
+    derived = {'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(3, np.float32)}
+    write(tmp_path / 'theirs', 'llama2', edit=lambda t: {
+        n: v.astype(ml_dtypes.bfloat16) for n, v in t.items()
+    } | derived)  # fmt: skip
+    assert imported(tmp_path / 'theirs')[EMBEDDING].dtype == ml_dtypes.bfloat16
 
 
 def test_an_embedding_with_more_rows_than_the_config_says_is_named(tmp_path):

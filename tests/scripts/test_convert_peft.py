@@ -204,6 +204,8 @@ def test_a_base_is_needed_for_adapters_alone(tmp_path):
         imported(source, tmp_path / 'out', None)
     with pytest.raises(ValueError, match='has no adapter_config.json; leave --base out'):
         imported(tmp_path / 'base', tmp_path / 'out', base)
+    with pytest.raises(ValueError, match='--dtype=bfloat16: adapters are stored in float32'):
+        convert.import_model(source, tmp_path / 'out', dtype='bfloat16', mesh=None, base=base)
     named = {n.replace('.weight', '.default.weight'): v
              for n, v in factors(tensors, ['query']).items()}  # fmt: skip
     imported(write_adapters(tmp_path / 'live', named), tmp_path / 'out', base)

@@ -78,7 +78,7 @@ def import_model(
     lacks, if a file is damaged or quantized (fp8 with its scales is dequantized), or if tensors are
     missing, unexpected, misshaped, not finite or, without `dtype`, of several dtypes.
     """
-    target = _empty_folder(target)
+    target = saved_models.empty_folder(target)
     with remote_folders.fetched(import_sources.resolve_source(source)) as local:
         note = _import(local, target, dtype=dtype, mesh=mesh, base=base)
     return note.replace(f'{local} -> ', f'{source} -> ') if atomic.is_remote(source) else note
@@ -95,6 +95,8 @@ def _import(
     """Imports a source that is on the local disk; see `import_model`."""
     is_gguf = import_sources.is_gguf(source)
     if not is_gguf and peft_adapters.is_adapter_folder(source):
+        if dtype is not None:
+            raise ValueError(f'--dtype={dtype}: adapters are stored in float32; leave it out')
         return _import_adapters(source, target, base=base, mesh=mesh)
     if base is not None:
         raise ValueError(f'--base={base}: {source} has no {peft_files.CONFIG}; leave --base out')
@@ -192,9 +194,8 @@ def export_model(
         source: model folder of ours.
         target: folder that does not exist yet or is empty.
         files: folder with the tokenizer, chat template and config.json files to copy; None: source,
-            and the tokenizer of the run that trained the model.
-            The family is that of the config.json there; without one, the first family that can
-            express the model's config.
+            and the tokenizer of the run that trained the model. Its config.json names the family;
+            without one, it is the first that can express the model's config.
         mesh: devices to load onto.
         file_bytes: size limit of one safetensors file.
         template: name of the chat template whose end token and text are written; None: that of
@@ -202,17 +203,20 @@ def export_model(
         system: system message with `template`, as `tokenizer.system` of a run.
         base: of adapters, name or folder of their base model for `transformers`.
 
-    Adapters become a folder of PEFT. To export a whole model, merge them first (scripts/merge.py).
-
-    Raises ValueError, before anything is written, if no family can express the model's config, or
-    if the tokenizer in `files` is not that of the model or lacks tokens of the template.
+    Adapters become a folder of PEFT; merge them (scripts/merge.py) to export a whole model. Raises
+    ValueError, before anything is written, if no family can express the model's config, or if the
+    tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
-    source, target = epath.Path(source), _empty_folder(target)
+    source, target = epath.Path(source), saved_models.empty_folder(target)
+    if files and not epath.Path(files).is_dir():
+        raise ValueError(f'--files={files} is no folder; use one with a tokenizer and {CONFIG}')
     tokenizer = None if files else _tokenizer_above(source)
     files = epath.Path(files or source)
     texts = tokenizer.parent if tokenizer else files
     chat, note = _exported_chat(source, texts, template=template, system=system)
     is_whole = saved_models.saved_adaptation(source) is None
+    if is_whole and base is not None:
+        raise ValueError(f'--base={base}: {source} is a whole model; leave --base out')
     with remote_folders.delivered(target) as local:
         if is_whole:
             done = _export_whole(source, local, files=files, mesh=mesh, file_bytes=file_bytes)
@@ -292,6 +296,7 @@ def _exported_chat(
 def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     """Returns (family, config.json); keeps keys of the one in `files` but for REPLACED_KEYS."""
     copied = _read_config(files) if (files / CONFIG).exists() else {}
+    copied, _ = huggingface.text_only(copied)  # `files` may be the folder of a model with images
     family = huggingface.family_of(copied) if copied else huggingface.family_for(config)
     hf_config = {key: value for key, value in copied.items() if key not in REPLACED_KEYS}
     hf_config |= family.write_config(config) | {'torch_dtype': config.param_dtype}
@@ -326,13 +331,6 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 def _write_config(folder: pathlib.Path, hf_config: Mapping[str, Any]) -> None:
     atomic.write_text(folder / CONFIG, json.dumps(hf_config, indent=2) + '\n')
-
-
-def _empty_folder(target: str | os.PathLike) -> epath.Path:
-    target = epath.Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f'{target} already exists; use a folder that does not exist')
-    return target
 
 
 def _summary(config: ModelConfig, conversion: str) -> str:

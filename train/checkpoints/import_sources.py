@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from elenchus.data.text import gguf_tokenizer
-from elenchus.model import huggingface
 from elenchus.model.huggingface import Tensor, gguf_config, gguf_files, stored_weights
 from elenchus.model.huggingface.gguf_files import GgufFile, GgufWeights
 from elenchus.train.config import build
@@ -101,11 +100,7 @@ def check_complete(tensors: Sequence[Tensor], weights: Weights) -> None:
     expected = {tensor.name: tensor.shape for tensor in tensors}
     problems = {
         'missing': [name for name in expected if name not in stored],
-        'unexpected': [
-            name
-            for name in stored
-            if name not in expected and not name.endswith(huggingface.DERIVED_TENSOR_SUFFIX)
-        ],
+        'unexpected': [name for name in stored if name not in expected],
         'misshaped': [
             f'{name} {stored[name].shape}, not {shape}'
             for name, shape in expected.items()

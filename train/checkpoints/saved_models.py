@@ -60,6 +60,14 @@ def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
     return Placement(mesh).abstract(shapes)
 
 
+def empty_folder(path: str | os.PathLike) -> epath.Path:
+    """Returns the folder of a new model. Raises ValueError if it has files, which would be lost."""
+    path = epath.Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f'{path} already exists; use a folder that does not exist')
+    return path
+
+
 def save_model(
     folder: str | os.PathLike,
     model: Transformer,
