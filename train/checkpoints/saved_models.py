@@ -19,7 +19,7 @@ from elenchus.model.config import ModelConfig
 from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer, init_model
 from elenchus.train import distributed
-from elenchus.train.checkpoints import failed_reads, training_state
+from elenchus.train.checkpoints import training_state
 from elenchus.train.config import build
 
 DESCRIPTION = 'model_config.json'
@@ -199,16 +199,13 @@ def fingerprint(model: Transformer) -> int:
 
 def _load_parameters(folder: pathlib.Path, abstract: Any) -> Any:
     """Loads parameters of these shapes; raises ValueError if files or arrays are damaged."""
-    shapes, named, fault = parameters(abstract), None, ''
-    with failed_reads.hidden():
-        try:
-            with _one_by_one(shapes):
-                named = ocp.load_checkpointables(folder, {'state': shapes})['state']
-        except training_state.DAMAGE_ERRORS as error:
-            fault = training_state.root_cause(error)
-        if named is None:
-            failed_reads.settle()
-            raise ValueError(f'{folder} is damaged ({fault}): {episode_files.REMEDY}')
+    shapes = parameters(abstract)
+    try:
+        with _one_by_one(shapes):
+            named = ocp.load_checkpointables(folder, {'state': shapes})['state']
+    except training_state.DAMAGE_ERRORS as error:
+        cause = training_state.root_cause(error)
+        raise ValueError(f'{folder} is damaged ({cause}): {episode_files.REMEDY}') from None
     expected = _read_json(folder).get('fingerprint')  # the model in data/lab/ has none
     if expected is not None and distributed.fingerprint(named) != expected:
         raise ValueError(f'{folder} is damaged (not the arrays saved): {episode_files.REMEDY}')

@@ -15,7 +15,6 @@ from elenchus.data.files import atomic
 from elenchus.data.files.failures import is_bucket_failure, named_errors
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed
-from elenchus.train.checkpoints import failed_reads
 
 DAMAGE_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
 """Errors that Orbax and TensorStore raise if files are missing, truncated or changed."""
@@ -67,10 +66,7 @@ class Checkpointer:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
         for checkpoint in reversed(self._checkpointer.checkpoints):
-            with failed_reads.hidden():
-                loaded = self._load(checkpoint.step, abstract)
-                if loaded is None:
-                    failed_reads.settle()
+            loaded = self._load(checkpoint.step, abstract)
             if loaded is not None:
                 self._newest = checkpoint.step
                 return checkpoint.step, *loaded
@@ -78,18 +74,18 @@ class Checkpointer:
 
     def _load(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
         try:
-            # One after the other: if both were read at once, Orbax would drop the second's read.
-            load = self._checkpointer.load_checkpointables
-            content = load(step, {'cursor': None})['cursor']
-            loaded = load(step, {'state': abstract})['state']
+            loaded = self._checkpointer.load_checkpointables(
+                step, {'state': abstract, 'cursor': None}
+            )
         except DAMAGE_ERRORS as error:
             fault = root_cause(error)
             if any(is_bucket_failure(str(cause)) for cause in causes(error)):
                 # Nobody knows what is there; it is no damage.
                 raise OSError(errno.EIO, fault, os.fspath(self._folder)) from error
         else:
-            if distributed.fingerprint(loaded) == content['fingerprint']:
-                return loaded, content['cursor']
+            content = loaded['cursor']
+            if distributed.fingerprint(loaded['state']) == content['fingerprint']:
+                return loaded['state'], content['cursor']
             fault = 'the arrays are not those saved'
         print(
             f'warning: checkpoint {step} in {self._folder} is damaged ({printable(fault)}); '

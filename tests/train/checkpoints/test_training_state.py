@@ -82,8 +82,7 @@ for place in ('state/manifest.ocdbt', 'cursor/d/*', 'state/**/d/*'):
             checkpointer.save(step, state, {'step': step})
         checkpointer.close()
         path = max((folder / '2').glob(place), key=lambda path: path.stat().st_size)
-        half = path.read_bytes()[: path.stat().st_size // 2]
-        path.unlink() if is_deleted else path.write_bytes(half)
+        path.unlink() if is_deleted else path.write_bytes(path.read_bytes()[:-9])
         again = training_state.Checkpointer(folder, keep=3)
         print(again.restore(state)[0])
         again.close()
