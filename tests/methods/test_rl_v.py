@@ -81,6 +81,7 @@ def verdict_logprob(critic):
         return float(logprobs(critic, batch)[batch.loss_mask > 0].mean())
 
 
+@pytest.mark.slow
 def test_iterations_raise_the_likelihood_of_true_verdicts(tmp_path):
     before = tiny_models().critic
     models, totals, rows = run(tmp_path, ('critic',), **PLAIN)
@@ -108,6 +109,7 @@ def test_one_model_takes_the_updates_of_both(tmp_path):
     assert rows[-1]['grads/critic/norm'] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [{'staleness': 1}, {'num_minibatches': 2, 'num_epochs': 2}])
 def test_old_weights_clip_nothing(tmp_path, changes):
     """The likelihood has a gradient however far the weights have moved since the attempts."""

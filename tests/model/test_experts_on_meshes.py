@@ -42,7 +42,7 @@ def on_mesh(config, shape, batch):
 @pytest.mark.parametrize(
     ('shape', 'computes_all'),
     [
-        ((1, 2, 2), True),
+        pytest.param((1, 2, 2), True, marks=pytest.mark.slow),
         pytest.param((1, 2, 2), False, marks=pytest.mark.slow),
         pytest.param((2, 1, 1, 2), True, marks=pytest.mark.slow),
         pytest.param((1, 2, 4), False, marks=pytest.mark.slow),
@@ -60,28 +60,26 @@ def test_four_devices_compute_what_one_does(use_form, shape, computes_all):
 
 
 @pytest.mark.parametrize(
-    ('shape', 'computes_all'),
+    ('shape', 'computes_all', 'length'),
     [
-        ((1, 2, 2), False),
-        pytest.param((1, 2, 2), True, marks=pytest.mark.slow),
-        pytest.param((1, 1, 4), True, marks=pytest.mark.slow),
-        pytest.param((1, 2, 4), False, marks=pytest.mark.slow),
-        pytest.param((1, 1, 2, 2), False, marks=pytest.mark.slow),
+        ((1, 1, 2), False, 16),
+        pytest.param((1, 2, 2), False, 16, marks=pytest.mark.slow),
+        pytest.param((1, 2, 2), False, 15, marks=pytest.mark.slow),  # not divided by 'tensor'
+        pytest.param((1, 2, 2), True, 16, marks=pytest.mark.slow),
+        pytest.param((1, 1, 4), True, 15, marks=pytest.mark.slow),
+        pytest.param((1, 2, 4), False, 16, marks=pytest.mark.slow),
+        pytest.param((1, 1, 2, 2), False, 16, marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_devices_with_whole_experts_compute_what_one_does(use_form, shape, computes_all):
-    """On rows that 'tensor' splits between the layers, and on rows that it does not divide."""
+def test_devices_with_whole_experts_compute_what_one_does(use_form, shape, computes_all, length):
     use_form(computes_all)
-    for length in (16, 15):
-        batch = tiny_model.random_batch(0, rows=4, length=length)
-        batch = batch._replace(weights=abs(batch.weights))
-        loss, grads, _ = tiny_experts.loss_and_grads(tiny_model.make_model(PARALLEL), batch)
-        if len(shape) == 4 and length == 15:
-            continue  # 'context' must divide rows
-        actual = on_mesh(PARALLEL, shape, batch)
-        assert actual[0] == pytest.approx(float(loss), rel=1e-6)
-        tiny_model.assert_trees_close((actual[1],), (jax.tree.leaves(grads),), relative=1e-5)
+    batch = tiny_model.random_batch(0, rows=4, length=length)
+    batch = batch._replace(weights=abs(batch.weights))
+    loss, grads, _ = tiny_experts.loss_and_grads(tiny_model.make_model(PARALLEL), batch)
+    actual = on_mesh(PARALLEL, shape, batch)
+    assert actual[0] == pytest.approx(float(loss), rel=1e-6)
+    tiny_model.assert_trees_close((actual[1],), (jax.tree.leaves(grads),), relative=1e-5)
 
 
 def test_experts_that_do_not_divide_are_refused_by_name():

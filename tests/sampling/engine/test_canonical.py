@@ -103,7 +103,14 @@ def read(model, sequences, length, transform, *, scanned=None):
     return [values[b, start:end] for b, start, end in map(places.get, range(len(sequences)))]
 
 
-@pytest.mark.parametrize('name', CASES)
+FAST_CASES = ('every part of a model', 'three slots, prompts in parts', 'bfloat16')
+"""Of the parts of a model, of the engine and of the arithmetic; the others are of one each."""
+
+
+@pytest.mark.parametrize(
+    'name',
+    [n if n in FAST_CASES else pytest.param(n, marks=pytest.mark.slow) for n in CASES],
+)
 def test_the_trainer_reads_the_bits_that_were_sampled(name):
     config, method, changes = CASES[name]
     model = tiny_model.make_model(config)
