@@ -154,8 +154,7 @@ class Tpu:
             hosts, silent = [], str(error)
         if silent and not hosts:
             result = self.commands.run(
-                self._words('tpu-vm', 'describe', '--format=value(state)'),
-                patience=QUICK,
+                self._words('tpu-vm', 'describe', '--format=value(state)'), patience=QUICK
             )
             state = (result.output.split() or ['unknown'])[-1]
             if state in tpu_types.GONE_NODES:
